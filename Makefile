@@ -1,0 +1,44 @@
+# Every target sets up .venv by itself (.ci/environment.sh); PYTHON=python3.12 chooses the interpreter.
+PY := .venv/bin/python
+CFG := experiments/cfgs/ssd_lite_mobilenetv2_shapes.yml
+RUN := experiments/models/shapes
+SAMPLES := data/shapes_samples
+
+.DEFAULT_GOAL := help
+.PHONY: help env quickstart test test-all lint bench
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+env: ## create or update .venv; the other targets do it themselves
+	@sh .ci/environment.sh
+
+quickstart: env ## draw a data set, train a small detector for minutes, score it, draw what it finds
+	$(PY) -m lib.dataset.shapes data/shapes
+	$(PY) train.py --cfg $(CFG) --phase train
+	$(PY) train.py --cfg $(CFG) --phase test
+	@mkdir -p $(SAMPLES)
+	@head -n 12 data/shapes/ImageSets/Main/test.txt | sed 's#.*#data/shapes/JPEGImages/&.jpg#' | xargs -I % cp % $(SAMPLES)
+	$(PY) demo.py --cfg $(CFG) --demo $(SAMPLES) -t folder
+	@printf '%s\n' '' 'Done. What is there now:' \
+	    '  $(RUN)/demo     pictures with the boxes that were found' \
+	    '  $(RUN)          checkpoints, results, log' \
+	    'Losses, mAP, pictures and more in TensorBoard: run this and open http://localhost:6006' \
+	    '  .venv/bin/tensorboard --logdir $(RUN)' \
+	    'Try next:' \
+	    '  $(PY) train.py --cfg $(CFG) --phase train,test SEED=1 EXP_DIR=$(RUN)_seed1' \
+	    '      any key of the configuration can be changed so; --help-config lists them all;' \
+	    '      .venv/bin/tensorboard --logdir experiments/models compares the runs' \
+	    '  README.md, for training on your own photographs'
+
+test: env ## the fast tests
+	$(PY) -m pytest -m "not slow"
+
+test-all: env ## all tests, the slow ones too
+	$(PY) -m pytest
+
+lint: env ## ruff
+	$(PY) -m ruff check .
+
+bench: env ## measure speed on this machine
+	$(PY) experiments/bench.py
