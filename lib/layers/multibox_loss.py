@@ -1,0 +1,71 @@
+"""The MultiBox loss of SSD (arXiv 1512.02325 section 2.2): smooth L1 on matched priors, softmax cross entropy with
+hard negative mining on the classes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..structures import Predictions, Target
+from .box import encode_boxes
+from .matcher import Matcher
+
+
+class MultiBoxLoss(nn.Module):
+    """Callable (Predictions, list of B Targets) -> {"loc_loss", "conf_loss"}, both divided by the number of positives.
+
+    `negatives_per_positive` hardest background priors of each image enter the classification loss; an image in which
+    nothing matched gives its `negatives_if_empty` hardest ones and counts as one positive, so that a batch without
+    objects still teaches the background and never divides by zero.
+    """
+
+    def __init__(
+        self, matcher: Matcher, variance=(0.1, 0.2), negatives_per_positive: int = 3, negatives_if_empty: int = 10
+    ):
+        super().__init__()
+        self.matcher = matcher
+        self.variance = tuple(variance)
+        self.negatives_per_positive = negatives_per_positive
+        self.negatives_if_empty = negatives_if_empty
+
+    def forward(self, predictions: Predictions, targets: list[Target]) -> dict[str, Tensor]:
+        loc, conf, priors = predictions.loc.float(), predictions.conf.float(), predictions.priors
+        boxes, labels, _ = self.matcher(targets, priors)
+        positive = labels > 0
+        num_positives = positive.sum(1)
+        normaliser = num_positives.clamp(min=1).sum()
+        selected = positive | self._hard_negatives(conf, positive, num_positives)
+        return {
+            "loc_loss": self._loc_loss(loc, boxes, priors, positive) / normaliser,
+            "conf_loss": _cross_entropy_sum(conf, labels, selected) / normaliser,
+        }
+
+    def _loc_loss(self, loc: Tensor, boxes: Tensor, priors: Tensor, positive: Tensor) -> Tensor:
+        if loc.is_cuda:  # dense: picking rows would make the host wait for their number
+            encoded = encode_boxes(boxes, priors, self.variance)
+            encoded = torch.where(positive[..., None], encoded, loc.detach())
+            return F.smooth_l1_loss(loc, encoded, reduction="sum")
+        image, prior = positive.nonzero(as_tuple=True)
+        encoded = encode_boxes(boxes[image, prior], priors[prior], self.variance)
+        return F.smooth_l1_loss(loc[image, prior], encoded, reduction="sum")
+
+    @torch.no_grad()
+    def _hard_negatives(self, conf: Tensor, positive: Tensor, num_positives: Tensor) -> Tensor:
+        """Mask [B, P] of the background priors with the largest loss, as many for each image as its positives ask."""
+        num_priors = conf.shape[1]
+        wanted = (self.negatives_per_positive * num_positives).clamp(max=num_priors - 1)
+        wanted = torch.where(num_positives > 0, wanted, min(self.negatives_if_empty, num_priors))
+        # Cross entropy of the background class, which is the target of every negative.
+        loss = (conf.logsumexp(2) - conf[..., 0]).masked_fill(positive, -1)
+        # The largest possible number on a GPU, where asking for the real one would make the host wait.
+        depth = num_priors if conf.is_cuda else int(wanted.max())
+        values, order = loss.topk(depth, dim=1)
+        taken = (torch.arange(depth, device=conf.device) < wanted[:, None]) & (values >= 0)
+        return torch.zeros_like(positive).scatter_(1, order, taken)
+
+
+def _cross_entropy_sum(conf: Tensor, labels: Tensor, selected: Tensor) -> Tensor:
+    """Cross entropy of logits conf [B, P, C] against labels [B, P], summed over the selected priors."""
+    if conf.is_cuda:  # dense, for the same reason as above
+        labels = labels.masked_fill(~selected, -100)
+        return F.cross_entropy(conf.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
+    return F.cross_entropy(conf[selected], labels[selected], reduction="sum")

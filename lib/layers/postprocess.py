@@ -1,0 +1,76 @@
+"""From raw predictions to detections: scores, decoding, per-class selection and NMS over the whole batch."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, nms
+
+from ..structures import Detections, Predictions
+from .box import clip_boxes, decode_boxes
+
+
+class PostProcess:
+    """Callable (Predictions, sizes [B, 2] as height and width, or None) -> list of B Detections, best first.
+
+    For each class but the background: scores above `score_threshold`, of these the best `max_detections`, of these
+    what NMS at `iou_threshold` leaves; over all classes the best `max_per_image` (0: all).  Boxes are in pixels of
+    `sizes`, in the unit square without; they are cut to the image only with `clip`.
+    """
+
+    def __init__(
+        self,
+        variance=(0.1, 0.2),
+        score_threshold: float = 0.01,
+        iou_threshold: float = 0.6,
+        max_detections: int = 100,
+        max_per_image: int = 0,
+        clip: bool = False,
+    ):
+        self.variance = tuple(variance)
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.max_detections = max_detections
+        self.max_per_image = max_per_image
+        self.clip = clip
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, sizes: Tensor | None = None) -> list[Detections]:
+        loc, priors = predictions.loc.float(), predictions.priors
+        scores = predictions.conf.float().softmax(2)[..., 1:].transpose(1, 2)  # [B, C - 1, P]
+        depth = min(self.max_detections, scores.shape[2])
+        scores, prior = scores.topk(depth, dim=2)
+        image, label, rank = (scores > self.score_threshold).nonzero(as_tuple=True)
+        scores, prior = scores[image, label, rank], prior[image, label, rank]
+        boxes = decode_boxes(loc[image, prior], priors[prior], self.variance)
+        keep = self._nms(boxes, scores, image * predictions.conf.shape[2] + label)
+        image, label, boxes, scores = image[keep], label[keep], boxes[keep], scores[keep]
+        if sizes is not None:
+            boxes = boxes * sizes.to(boxes).flip(1).repeat(1, 2)[image]
+        return self._split(image, boxes, scores, label + 1, len(loc), sizes)
+
+    def _nms(self, boxes: Tensor, scores: Tensor, group: Tensor) -> Tensor:
+        """Indices that survive NMS within each group; `group` is ascending and scores descend within it."""
+        if boxes.is_cuda:
+            return batched_nms(boxes.double(), scores, group, self.iou_threshold)
+        # On the CPU NMS is quadratic in its input: many small calls beat one over shifted boxes.
+        _, counts = group.unique_consecutive(return_counts=True)
+        kept, start = [], 0
+        for count in counts.tolist():
+            stop = start + count
+            kept.append(nms(boxes[start:stop], scores[start:stop], self.iou_threshold) + start)
+            start = stop
+        return torch.cat(kept) if kept else group
+
+    def _split(self, image, boxes, scores, labels, num_images: int, sizes) -> list[Detections]:
+        """One Detections for each image, best scores first (equal ones by label)."""
+        order = scores.argsort(descending=True, stable=True)
+        order = order[image[order].argsort(stable=True)]
+        counts = torch.bincount(image, minlength=num_images).tolist()
+        found = []
+        for i, rows in enumerate(order.split(counts)):
+            rows = rows[: self.max_per_image] if self.max_per_image else rows
+            kept = boxes[rows]
+            if self.clip:
+                height, width = (1.0, 1.0) if sizes is None else sizes[i].tolist()
+                kept = clip_boxes(kept, height, width)
+            found.append(Detections(kept, scores[rows], labels[rows]))
+        return found

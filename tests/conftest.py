@@ -1,0 +1,29 @@
+"""Fixtures that the tests share."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _package_log_reaches_caplog():
+    """Undo what setup_logging of a command under test did to the package's logger."""
+    logger = logging.getLogger("lib")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    yield
+    for handler in [h for h in logger.handlers if h not in handlers]:
+        logger.removeHandler(handler)
+        handler.close()
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference figures and real photographs, named by SSDS_SHARED; tests that need it skip without."""
+    folder = os.environ.get("SSDS_SHARED")
+    if not folder:
+        pytest.skip("SSDS_SHARED is not set")
+    return Path(folder)
