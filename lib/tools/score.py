@@ -1,0 +1,88 @@
+"""Score a results file against the ground truth of a data set, without a model."""
+
+import argparse
+import logging
+import sys
+
+import torch
+
+from ..config import load_config
+from ..dataset.dataset_factory import create_records
+from ..evaluation import VOCMeanAP, format_table, load_results
+from ..structures import Detections
+from ..utils.errors import UserError
+from ..utils.log import setup_logging
+
+# Not __name__: that is __main__ when the tool is started with -m, outside the log of the package.
+log = logging.getLogger(f"{__package__}.score")
+
+
+def score_results(records, path, set_name: str = "test") -> VOCMeanAP:
+    """The metric of the results file `path` over all images of `records` (DetectionRecords).
+
+    Images without entries count as images without detections, and how many they are is logged.  UserError for a file
+    with an image that the records do not hold, or whose classes are unknown to them.
+    """
+    class_names = tuple(records.class_names)
+    index_of = {}
+    for index in range(len(records)):
+        image_id = records.image_id(index)
+        if index_of.setdefault(image_id, index) != index:
+            raise UserError(f"two images of the {set_name} sets are named {image_id!r}: results cannot tell them apart")
+    found = load_results(path, class_names)
+    for image_id in found:
+        if image_id not in index_of:
+            example = f", the first is {next(iter(index_of))!r}" if index_of else ""
+            raise UserError(
+                f"{path}: image {image_id!r} is not in the {set_name} sets ({len(index_of)} images{example}); "
+                "--sets chooses eval, test or train"
+            )
+    without = [image_id for image_id in index_of if image_id not in found]
+    if without:
+        log.warning("%s: %d of %d images have no detections in it", path, len(without), len(index_of))
+
+    metric = VOCMeanAP(class_names)
+    empty = Detections(torch.empty(0, 4), torch.empty(0), torch.empty(0, dtype=torch.int64))
+    # Images in the order of the file, because equal scores rank in the order in which they come.
+    for image_id in (*found, *without):
+        metric.update([found.get(image_id, empty)], [records.target(index_of[image_id])])
+    return metric
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """The command line of this tool."""
+    parser = argparse.ArgumentParser(
+        # Started with -m, argparse would call it score.py, which is not a command; as ssds-score it knows better.
+        prog=f"python -m {__package__}.score" if sys.argv[0].endswith("score.py") else None,
+        description="Score a results file (JSON as written by the test phase, COCO's results format) against the "
+        "ground truth of the data set of a configuration. No model is built.",
+        epilog="example: %(prog)s --cfg x.yml --detections results.json DATASET.DATASET_DIR=./data/BCCD",
+    )
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file that names the data set")
+    parser.add_argument("--detections", required=True, metavar="FILE", help="results file to score")
+    parser.add_argument(
+        "--sets",
+        choices=("eval", "test", "train"),
+        default="test",
+        help="score against the images of DATASET.EVAL_SETS, TEST_SETS or TRAIN_SETS (default: test)",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="configuration keys to change")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Entry point: print the per-class table; returns 0, or 2 after one line about a mistake in the input."""
+    args = create_parser().parse_intermixed_args(argv)
+    setup_logging()
+    try:
+        cfg = load_config(args.cfg, args.overrides)
+        metric = score_results(create_records(cfg, args.sets), args.detections, args.sets)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(format_table(metric.compute(), metric.counts(), metric.best_f1(), metric.iou_threshold))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

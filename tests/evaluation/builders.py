@@ -1,0 +1,30 @@
+"""Short ways to write ground truth and detections in pixels for the tests of the metrics."""
+
+import torch
+
+from lib.structures import Detections, Target
+
+SIZE = (100, 100)
+
+
+def truth(*objects, image_id="image", size=SIZE) -> Target:
+    """A target of objects (label, x1, y1, x2, y2[, "difficult"]) with corners in 0-based pixels."""
+    height, width = size
+    boxes = torch.tensor([o[1:5] for o in objects], dtype=torch.float32).reshape(-1, 4)
+    return Target(
+        boxes / torch.tensor([width, height, width, height]),
+        torch.tensor([o[0] for o in objects], dtype=torch.int64),
+        torch.tensor([len(o) > 5 for o in objects], dtype=torch.bool),
+        image_id,
+        size,
+    )
+
+
+def found(*rows, class_names=(), dtype=torch.float32) -> Detections:
+    """Detections of rows (label, score, x1, y1, x2, y2) in pixels."""
+    return Detections(
+        torch.tensor([r[2:] for r in rows], dtype=dtype).reshape(-1, 4),
+        torch.tensor([r[1] for r in rows], dtype=dtype),
+        torch.tensor([r[0] for r in rows], dtype=torch.int64),
+        tuple(class_names),
+    )
