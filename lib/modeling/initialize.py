@@ -1,0 +1,25 @@
+"""Fresh weights for training from scratch."""
+
+from torch import nn
+
+from .ssds.head import Head
+
+
+def initialize_weights(model: nn.Module) -> None:
+    """He initialisation (arXiv 1502.01852) for convolutions, identity for norms, small values for the head.
+
+    The head starts near equal scores for all classes (RetinaNet, arXiv 1708.02002, section 4.1); larger values make
+    the first hard negatives, chosen among thousands of priors, dominate everything.  Everything that a published checkpoint fills is drawn here, so that a partly filled model still trains.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    for head in (m for m in model.modules() if isinstance(m, Head)):
+        for layer in [*head.loc, *head.conf]:
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,117 @@
+"""Builds the three parts of a detector from a configuration: model, criterion, postprocess."""
+
+from torch import nn
+
+from ..layers.matcher import Matcher
+from ..layers.multibox_loss import MultiBoxLoss
+from ..layers.postprocess import PostProcess
+from ..layers.prior_box import build_priors, num_boxes_per_cell
+from ..utils.errors import UserError
+from .initialize import initialize_weights
+from .nets import NETS, Backbone
+from .ssds import SSD, SSDS
+from .ssds.detector import source_map_sizes
+from .ssds.head import Head
+
+
+def create_model(cfg) -> SSD:
+    """The detector that cfg.MODEL describes, with fresh weights drawn from torch's generator.
+
+    Raises UserError for unknown names, and where levels, steps, sizes and ratios do not go together.
+    """
+    model = cfg.MODEL
+    if model.NUM_CLASSES is None:
+        raise UserError("MODEL.NUM_CLASSES is not set and no data set has been opened to take it from")
+    backbone = create_backbone(cfg)
+    ratios = model.ASPECT_RATIOS
+    build_neck = SSDS.get(model.SSDS)
+    neck = build_neck(backbone, model.FEATURE_LAYER, model.IMAGE_SIZE, None if ratios is None else len(ratios))
+    backbone.emit(neck.taps)
+    num_levels = len(neck.channels)
+    ratios = _check_ratios([[1, 2, 3]] * num_levels if ratios is None else ratios[:num_levels])
+    _check_counts(model, num_levels)
+    head = Head(neck.channels, [num_boxes_per_cell(r) for r in ratios], model.NUM_CLASSES)
+    maps = _map_sizes(backbone, neck, model)
+    priors = build_priors(model.IMAGE_SIZE, maps, ratios, model.SIZES, model.STEPS, model.CLIP)
+    detector = SSD(backbone, neck, head, priors)
+    initialize_weights(detector)
+    return detector
+
+
+def create_backbone(cfg) -> Backbone:
+    """The base network of cfg.MODEL alone."""
+    model = cfg.MODEL
+    build = NETS.get(model.NETS)
+    if model.NETS == "mobilenet_v2_cut":
+        if len(model.BASE_STRUCTURE) != 7 or min(model.BASE_STRUCTURE) < 1:
+            raise UserError(f"MODEL.BASE_STRUCTURE: expected 7 block counts of at least 1, got {model.BASE_STRUCTURE}")
+        return build(model.DEPTH_MULTIPLIER, model.BASE_STRUCTURE)
+    return build()
+
+
+def create_criterion(cfg) -> nn.Module:
+    """The loss: (Predictions, targets) -> dict of named scalar losses."""
+    matcher = Matcher(cfg.MATCHER.MATCHED_THRESHOLD)
+    return MultiBoxLoss(matcher, cfg.MATCHER.VARIANCE, cfg.MATCHER.NEGPOS_RATIO, cfg.MATCHER.EMPTY_NEGATIVES)
+
+
+def create_postprocess(cfg) -> PostProcess:
+    """(Predictions, sizes [B, 2] or None) -> list of Detections."""
+    post = cfg.POST_PROCESS
+    return PostProcess(
+        cfg.MATCHER.VARIANCE,
+        post.SCORE_THRESHOLD,
+        post.IOU_THRESHOLD,
+        post.MAX_DETECTIONS,
+        post.MAX_PER_IMAGE,
+        post.CLIP_BOXES,
+    )
+
+
+def _map_sizes(backbone, neck, model) -> list[tuple[int, int]]:
+    try:
+        return source_map_sizes(backbone, neck, model.IMAGE_SIZE)
+    except RuntimeError as error:  # torch refuses maps that would have no cells
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"MODEL.IMAGE_SIZE {list(model.IMAGE_SIZE)} does not pass through {model.NETS} and the "
+            f"{len(neck.channels)} levels of {model.SSDS}: {reason}"
+        ) from error
+
+
+def _check_counts(model, num_levels: int) -> None:
+    if len(model.STEPS) not in range(1, num_levels):
+        missing = ""
+    else:
+        missing = (
+            f"MODEL.STEPS has {len(model.STEPS)} entries, the model {num_levels} levels: give one for each, or none"
+        )
+    sizes = model.SIZES
+    pixel_form = len(sizes) > 0 and all(isinstance(size, (list, tuple)) and len(size) == 2 for size in sizes)
+    fraction_form = len(sizes) == 2 and all(isinstance(size, (int, float)) for size in sizes)
+    if not (pixel_form or fraction_form):
+        missing = f"MODEL.SIZES: expected [h, w] pairs in pixels or two fractions [smallest, largest], got {sizes}"
+    elif pixel_form and len(sizes) < num_levels + 1:
+        missing = (
+            f"MODEL.SIZES has {len(sizes)} entries, the model {num_levels} levels: give one for each level and one "
+            "more at the end"
+        )
+    if any(not isinstance(step, (list, tuple)) or len(step) != 2 for step in model.STEPS):
+        missing = f"MODEL.STEPS: expected [h, w] pairs in pixels, got {model.STEPS}"
+    if missing:
+        raise UserError(missing)
+
+
+def _check_ratios(ratios) -> list:
+    for level, entry in enumerate(ratios):
+        where = f"MODEL.ASPECT_RATIOS: level {level}"
+        if not isinstance(entry, (list, tuple)) or not entry:
+            raise UserError(f"{where}: expected a list of ratios, got {entry!r}")
+        pairs = [isinstance(r, (list, tuple)) and len(r) == 2 and all(_positive(v) for v in r) for r in entry]
+        if not all(pairs) and not all(_positive(r) for r in entry):
+            raise UserError(f"{where}: expected positive ratios or [w, h] pairs, not a mixture, got {entry!r}")
+    return list(ratios)
+
+
+def _positive(value) -> bool:
+    return isinstance(value, (int, float)) and value > 0

@@ -1,0 +1,84 @@
+"""MobileNet V1 (arXiv 1704.04861) and V2 (arXiv 1801.04381) in the layout of the reference family."""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from ...layers.blocks import conv_bn
+from .backbone import NETS, Backbone, FeatureInfo
+
+MULTIPLIERS = {"": 1.0, "_075": 0.75, "_050": 0.5, "_025": 0.25}
+
+# Channels and stride of each layer; the first is a full convolution, the others depthwise separable.
+V1_CHANNELS = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024]
+V1_STRIDES = [2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
+# Layers that lose their stride in the small-object variants (BMVC 2019 fork).
+V1_UNSTRIDED = {"": (), "_S1L0": (0,), "_S1L4": (4,), "_S1L6": (6,), "_S2L0_6": (0, 6)}
+
+# Expansion, channels, stride of the first block of each stage; the blocks per stage are apart.
+V2_STAGES = [(1, 16, 1), (6, 24, 2), (6, 32, 2), (6, 64, 2), (6, 96, 1), (6, 160, 2), (6, 320, 1)]
+V2_BLOCKS = [1, 2, 3, 4, 3, 3, 1]
+
+
+class ConvLayer(nn.Module):
+    """A chain of layers under the name `conv`, with a shortcut around it where `residual`."""
+
+    def __init__(self, layers: list[nn.Module], residual: bool = False):
+        super().__init__()
+        self.conv = nn.Sequential(*layers)
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+def inverted_residual(in_channels: int, channels: int, stride: int, expansion: int) -> ConvLayer:
+    """The block of V2; like the published checkpoints it has an expansion convolution also for expansion 1."""
+    hidden = in_channels * expansion
+    layers = conv_bn(in_channels, hidden, 1, activation=nn.ReLU6)
+    layers += conv_bn(hidden, hidden, 3, stride, groups=hidden, activation=nn.ReLU6)
+    layers += conv_bn(hidden, channels, 1, activation=None)
+    return ConvLayer(layers, residual=stride == 1 and in_channels == channels)
+
+
+def scale_channels(channels: int, multiplier: float) -> int:
+    """Channels times the multiplier, cut to a whole number, at least 8 (not rounded to multiples of 8)."""
+    return max(int(channels * multiplier), 8)
+
+
+def build_mobilenet_v1(multiplier: float = 1.0, unstrided=()) -> Backbone:
+    """MobileNet V1, 14 layers; the layers in `unstrided` keep the map size."""
+    layers, info = [], []
+    channels, total = 3, 1
+    for index, (width, stride) in enumerate(zip(V1_CHANNELS, V1_STRIDES, strict=True)):
+        width, stride = scale_channels(width, multiplier), 1 if index in unstrided else stride
+        if index == 0:
+            layers.append(ConvLayer(conv_bn(3, width, 3, stride)))
+        else:
+            depthwise = conv_bn(channels, channels, 3, stride, groups=channels)
+            layers.append(ConvLayer(depthwise + conv_bn(channels, width, 1)))
+        channels, total = width, total * stride
+        info.append(FeatureInfo(channels, total))
+    return Backbone(layers, info)
+
+
+def build_mobilenet_v2(multiplier: float = 1.0, blocks_per_stage=tuple(V2_BLOCKS)) -> Backbone:
+    """MobileNet V2 without its last 1x1 convolution: a stem and sum(blocks_per_stage) inverted residuals."""
+    channels, total = scale_channels(32, multiplier), 2
+    layers, info = [ConvLayer(conv_bn(3, channels, 3, 2))], [FeatureInfo(channels, total)]
+    for (expansion, width, first_stride), blocks in zip(V2_STAGES, blocks_per_stage, strict=True):
+        width = scale_channels(width, multiplier)
+        for stride in [first_stride] + [1] * (blocks - 1):
+            layers.append(inverted_residual(channels, width, stride, expansion))
+            channels, total = width, total * stride
+            info.append(FeatureInfo(channels, total))
+    return Backbone(layers, info)
+
+
+for _suffix, _multiplier in MULTIPLIERS.items():
+    NETS.register(f"mobilenet_v1{_suffix}")(partial(build_mobilenet_v1, _multiplier))
+    NETS.register(f"mobilenet_v2{_suffix}")(partial(build_mobilenet_v2, _multiplier))
+for _suffix, _unstrided in V1_UNSTRIDED.items():
+    if _suffix:
+        NETS.register(f"mobilenet_v1{_suffix}")(partial(build_mobilenet_v1, unstrided=_unstrided))
+NETS.register("mobilenet_v2_cut")(build_mobilenet_v2)

@@ -1,0 +1,55 @@
+"""The one detector of the family: base network, neck, head and priors."""
+
+import torch
+from torch import Tensor, nn
+
+from ...structures import Predictions
+
+
+class SSD(nn.Module):
+    """Single-shot detector (arXiv 1512.02325); the variants differ only in their parts.
+
+    backbone(images, state) -> (features, state); neck(features, state) -> (sources, state);
+    head(sources) -> (loc, conf); priors [P, 4] as (cx, cy, w, h), in the order of the head's rows.
+    """
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, priors: Tensor):
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.register_buffer("priors", priors, persistent=False)
+
+    def forward(self, images: Tensor, state=None) -> Predictions:
+        """Normalised images [B, 3, H, W] -> Predictions; pass the state on with the next frame of a video."""
+        sources, state = self.sources(images, state)
+        return Predictions(*self.head(sources), self.priors, state)
+
+    def sources(self, images: Tensor, state=None) -> tuple[list[Tensor], object]:
+        """The feature maps that the head reads, finest level first, and the new state."""
+        return self.neck(*self.backbone(images, state))
+
+
+class _Sources(nn.Module):
+    """Backbone and neck alone, so that they can be run functionally."""
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module):
+        super().__init__()
+        self.backbone, self.neck = backbone, neck
+
+    def forward(self, images: Tensor):
+        return self.neck(*self.backbone(images, None))[0]
+
+
+def source_map_sizes(backbone: nn.Module, neck: nn.Module, image_size) -> list[tuple[int, int]]:
+    """(rows, columns) of every level for images of (height, width), found by a run on shapes alone."""
+    module = _Sources(backbone, neck)
+    training = module.training
+    module.eval()  # no statistics of this run may enter the batch norms
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    with torch.no_grad():
+        images = torch.empty(1, 3, *image_size, device="meta", dtype=next(iter(shapes.values())).dtype)
+        sources = torch.func.functional_call(module, shapes, (images,))
+    module.train(training)
+    return [tuple(source.shape[2:]) for source in sources]
