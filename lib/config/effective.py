@@ -1,0 +1,88 @@
+"""The effective configuration as YAML text, as a plain dictionary for checkpoints, and compared with another one."""
+
+import os
+from pathlib import Path
+
+from .loader import KEYS
+from .schema import DERIVED
+from .yaml_text import write_value
+
+HEADER = "# Effective configuration; python train.py --cfg THIS_FILE repeats the run."
+
+
+def config_to_dict(cfg) -> dict:
+    """`cfg` as nested plain dictionaries and lists, which torch.save(..., weights_only) and json accept."""
+    return {name: _plain(value) for name, value in cfg.items()}
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return config_to_dict(value)
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def flatten_config(cfg, prefix: str = "") -> dict:
+    """The values of `cfg` by dotted name, such as 'TRAIN.BATCH_SIZE'."""
+    flat = {}
+    for name, value in cfg.items():
+        if isinstance(value, dict):
+            flat.update(flatten_config(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = _plain(value)
+    return flat
+
+
+def diff_configs(old: dict, new) -> list[tuple]:
+    """The keys whose values differ, as (dotted name, old, new), in the order of the schema.
+
+    Either side may be an EasyDict or the plain dictionary of a checkpoint.  A key that one side does not have counts
+    there with its default, or None if the schema does not know it either.  Derived keys are left out.
+    """
+    old, new = flatten_config(old), flatten_config(new)
+    names = [*KEYS, *(name for name in (old | new) if name not in KEYS)]
+    defaults = {name: _plain(key.default) for name, key in KEYS.items()}
+    pairs = [(name, old.get(name, defaults.get(name)), new.get(name, defaults.get(name))) for name in names]
+    return [(name, a, b) for name, a, b in pairs if a != b and name not in DERIVED]
+
+
+def dump_config(cfg) -> str:
+    """`cfg` as YAML text that load_config reads back to the same configuration.
+
+    Derived keys stand there as comments, so that a copy of the text can be edited without contradicting them.
+    """
+    flat = flatten_config(cfg)
+    lines, section = [], []
+    for name in KEYS:
+        if name not in flat:
+            continue
+        *parents, last = name.split(".")
+        for depth, parent in enumerate(parents):
+            if section[: depth + 1] != parents[: depth + 1]:
+                lines += [""] if lines and depth == 0 else []
+                lines.append("  " * depth + f"{parent}:")
+                section = parents[: depth + 1]
+        if not parents and section:
+            lines.append("")
+        section = parents
+        lines.append("  " * len(parents) + _line(name, last, flat))
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, last: str, flat: dict) -> str:
+    if name in DERIVED:
+        return f"# {last}: {write_value(flat[name])}  (derived)"
+    if name == "LOG_DIR" and flat[name] == flat.get("EXP_DIR"):
+        return f"{last}: ''  # EXP_DIR"
+    return f"{last}: {write_value(flat[name])}"
+
+
+def save_config(cfg, path) -> None:
+    """Writes dump_config(cfg) to `path`, whose folders are made; a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(f"{HEADER}\n{dump_config(cfg)}", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

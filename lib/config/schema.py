@@ -1,0 +1,346 @@
+"""Every configuration key: its default, its type or choices, and one sentence of meaning.  Read this first.
+
+`SCHEMA` mirrors the YAML files: nested dictionaries whose leaves are `Key`s.  The kinds (how a value is read and
+checked) are in KINDS of kinds.py.  Keys of the reference family keep their names and meanings; where a key of a
+fork has no effect here, its sentence says so.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: default value, kind of value, one sentence, and the allowed values where they are few.
+
+    minimum, above and maximum bound a number or every number of a list; lengths are the allowed lengths of a list.
+
+    Kinds: int, float, bool, str; choice (one of `choices`); choices (a list of them); strs (a list of strings; one
+    string stays one where the default is one, else it becomes a list); ints, floats (lists); size ([height, width];
+    one number becomes that pair); sets (image sets: a list of 'split' or [year, split]); workers (int or auto);
+    levels (nested lists with one entry a feature level, shapes checked by the model builder).  A kind with a trailing
+    '?' also takes null.
+    """
+
+    default: Any
+    kind: str
+    doc: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    lengths: tuple[int, ...] = ()
+
+
+PHASES = ("train", "eval", "test", "visualize")
+
+MODEL = {
+    "NETS": Key("vgg16", "str", "Name of the base network, one of those registered in lib/modeling/nets."),
+    "SSDS": Key("ssd", "str", "Name of the detector variant, one of those registered in lib/modeling/ssds."),
+    "BASE_STRUCTURE": Key(
+        [1, 2, 3, 4, 3, 3, 1],
+        "ints",
+        "Blocks per stage of mobilenet_v2_cut; read by no other base.",
+        minimum=1,
+        lengths=(7,),
+    ),
+    "DEPTH_MULTIPLIER": Key(1.0, "float", "Channel multiplier of mobilenet_v2_cut; read by no other base.", above=0),
+    "IMAGE_SIZE": Key(
+        [300, 300], "size", "Height and width of the network's input in pixels; one number means a square.", minimum=1
+    ),
+    "NUM_CLASSES": Key(
+        None, "int?", "Number of classes with the background; null takes it from the data set's class names.", minimum=2
+    ),
+    "FEATURE_LAYER": Key(
+        None,
+        "levels?",
+        "[tokens, channels]: for each level a layer index of the base or a token ('S' halves the map by a strided "
+        "layer, '' shrinks it by an unpadded one), and its channels; null takes the usual levels of the variant and "
+        "base.",
+    ),
+    "STEPS": Key([], "levels", "Pitch of the priors in pixels, [h, w] for each level; empty means 1 / map size."),
+    "SIZES": Key(
+        [0.2, 0.95],
+        "levels",
+        "Prior sizes: [h, w] in pixels for each level and one more at the end, or two fractions [smallest, largest] "
+        "spread evenly over the levels.",
+    ),
+    "ASPECT_RATIOS": Key(
+        None,
+        "levels?",
+        "For each level the list of ratios: 1 gives the two squares, r gives r and 1/r, [w, h] one box of that size; "
+        "null is [1, 2, 3] on every level.",
+    ),
+    "CLIP": Key(True, "bool", "Clamp centre, width and height of every prior to the unit square."),
+    "PRECISION": Key(
+        "auto",
+        "choice",
+        "Arithmetic of inference: auto picks by device (half precision on a GPU, bf16 on a CPU with AMX, else fp32).",
+        ("auto", "fp32", "bf16", "fp16"),
+    ),
+    "HALF_PRECISION": Key(
+        True, "bool", "The reference family's form of PRECISION: false asks for fp32, true leaves PRECISION as it is."
+    ),
+    "NUM_FUSED": Key(3, "int", "Accepted for old files; the number of fused levels follows from FEATURE_LAYER."),
+    "RNN": {
+        "IN_USE": Key(False, "bool", "Train on clips of consecutive frames with recurrent layers switched on."),
+        "USE_LSTM_AFTER_EPOCH": Key(
+            0, "int", "Epochs up to this one bypass the recurrent layers and train on shuffled stills.", minimum=0
+        ),
+        "BACKPROP_STEPS": Key(10, "int", "Frames of a training clip, over which gradients flow back.", minimum=1),
+        "FRAMES_IN_VIDEO": Key(
+            100, "int", "Frames of a pseudo-video, after which the recurrent state is reset.", minimum=1
+        ),
+        "BATCH_SIZE": Key(4, "int", "Videos side by side in a recurrent training batch.", minimum=1),
+    },
+}
+
+TRAIN = {
+    "MAX_EPOCHS": Key(300, "int", "Number of the last epoch, counted from 1.", minimum=1),
+    "BATCH_SIZE": Key(32, "int", "Images in a training batch.", minimum=1),
+    "TRAINABLE_SCOPE": Key(
+        "base,extras,norm,loc,conf,transforms,pyramids",
+        "str",
+        "Comma list of the parts that learn: base, norm, extras, loc, conf, transforms, pyramids or parameter paths.",
+    ),
+    "RESUME_SCOPE": Key(
+        "", "str", "Comma list of the parts that RESUME_CHECKPOINT fills, in the same words; '' is all."
+    ),
+    "RESUME": Key(
+        "auto",
+        "str",
+        "auto continues the run found in EXP_DIR; a path continues from that checkpoint (also as --resume PATH).",
+    ),
+    "CHECKPOINTS_EPOCHS": Key(
+        5, "int", "Save a checkpoint every so many epochs; the last epoch is always saved.", minimum=1
+    ),
+    "CHECKPOINTS_KEPT": Key(
+        5, "int", "Checkpoints kept besides the best one; older ones of this run are deleted.", minimum=1
+    ),
+    "TRACK_MAP": Key(True, "bool", "Score the model on the evaluation images while it trains, and keep the best."),
+    "TRACK_MAP_EVERY": Key(5, "int", "Score every so many epochs, and after the last.", minimum=1),
+    "AMP": Key(
+        "auto",
+        "choice",
+        "Mixed precision of training: auto is bf16 where the hardware multiplies it, fp16 on older GPUs, else none.",
+        ("auto", "bf16", "fp16", "none"),
+    ),
+    "EMA_DECAY": Key(
+        0.999,
+        "float",
+        "Decay of the averaged weights that are evaluated; 0 switches averaging off.",
+        minimum=0,
+        maximum=1,
+    ),
+    "ACCUMULATE": Key(1, "int", "Batches whose gradients are summed before one optimizer step.", minimum=1),
+    "CLIP_NORM": Key(
+        10.0,
+        "float",
+        "Largest norm of the whole gradient, which is scaled down to it; 0 switches clipping off.",
+        minimum=0,
+    ),
+    "LOG_EVERY": Key(10, "int", "Write losses, rate and throughput every so many optimizer steps.", minimum=1),
+    "OPTIMIZER": {
+        "OPTIMIZER": Key("sgd", "choice", "The optimizer.", ("sgd", "adam", "adamw", "rmsprop")),
+        "LEARNING_RATE": Key(0.001, "float", "Base learning rate.", above=0),
+        "MOMENTUM": Key(
+            0.9, "float", "Momentum of sgd and rmsprop, first beta of adam and adamw.", minimum=0, maximum=1
+        ),
+        "MOMENTUM_2": Key(
+            0.99, "float", "Second beta of adam and adamw, smoothing constant of rmsprop.", minimum=0, maximum=1
+        ),
+        "EPS": Key(1e-8, "float", "Term added to the denominator by adam, adamw and rmsprop.", minimum=0),
+        "WEIGHT_DECAY": Key(0.0001, "float", "Weight decay.", minimum=0),
+        "DECAY_BIAS_AND_NORM": Key(True, "bool", "Whether weight decay also acts on biases and normalisation weights."),
+        "BIAS_LR_FACTOR": Key(1.0, "float", "Factor on the learning rate of biases; Caffe SSD uses 2.", minimum=0),
+    },
+    "LR_SCHEDULER": {
+        "SCHEDULER": Key(
+            "step",
+            "choice",
+            "Course of the learning rate: step and multi_step multiply by GAMMA at STEPS, exponential every epoch, "
+            "SGDR is a cosine.",
+            ("step", "multi_step", "exponential", "SGDR"),
+        ),
+        "STEPS": Key(
+            [1],
+            "ints",
+            "Epochs of the steps: step takes the first as its period, multi_step all as milestones.",
+            minimum=1,
+        ),
+        "GAMMA": Key(0.98, "float", "Factor of step, multi_step and exponential.", above=0),
+        "WARM_UP_EPOCHS": Key(0, "int", "Epochs at the base rate before the schedule starts.", minimum=0),
+        "WARM_UP_ITERATIONS": Key(
+            500,
+            "int",
+            "Optimizer steps of linear ramp from nothing at the very start, at most a tenth of the run.",
+            minimum=0,
+        ),
+        "RESTART_EPOCHS": Key(
+            0, "int", "Length in epochs of the first cosine cycle of SGDR; 0 is one cosine to the end.", minimum=0
+        ),
+        "RESTART_FACTOR": Key(2.0, "float", "Each cosine cycle is so many times as long as the one before.", minimum=1),
+        "MAX_EPOCHS": Key(None, "int?", "Derived: TRAIN.MAX_EPOCHS - WARM_UP_EPOCHS."),
+    },
+}
+
+TEST = {
+    "BATCH_SIZE": Key(32, "int", "Images in a batch of eval, test and visualize.", minimum=1),
+    "TEST_SCOPE": Key(
+        [],
+        "ints",
+        "First and last epoch of the kept checkpoints that the test phase scores; empty scores one.",
+        minimum=0,
+        lengths=(0, 1, 2),
+    ),
+    "CHECKPOINT": Key("", "str", "Checkpoint that the test phase scores: last, best or a path; '' is last."),
+    "NUM_PICTURES": Key(
+        16, "int", "Test images written with their detections to EXP_DIR/pictures and to TensorBoard.", minimum=0
+    ),
+    "PICTURE_THRESHOLD": Key(0.4, "float", "Smallest score of a detection that is drawn.", minimum=0, maximum=1),
+    "VIDEO_BREAK": Key([], "strs", "Image numbers at which the recurrent state is reset, or from_dataset."),
+    "PRINT_IMAGES": Key(False, "bool", "Write every test image with its detections, not only NUM_PICTURES."),
+}
+
+MATCHER = {
+    "NUM_CLASSES": Key(None, "int?", "Derived: MODEL.NUM_CLASSES."),
+    "BACKGROUND_LABEL": Key(0, "int", "Accepted for old files; the background is always class 0."),
+    "MATCHED_THRESHOLD": Key(
+        0.5, "float", "Smallest IoU of a prior with an object that makes it a positive.", minimum=0, maximum=1
+    ),
+    "UNMATCHED_THRESHOLD": Key(
+        0.5, "float", "Accepted for old files; priors below MATCHED_THRESHOLD are background.", minimum=0, maximum=1
+    ),
+    "NEGPOS_RATIO": Key(3, "int", "Hard negatives for each positive of an image.", minimum=1),
+    "EMPTY_NEGATIVES": Key(10, "int", "Hard negatives taken from an image without objects.", minimum=0),
+    "VARIANCE": Key([0.1, 0.2], "floats", "Scale of the encoded centre and size offsets.", above=0, lengths=(2,)),
+}
+
+POST_PROCESS = {
+    "NUM_CLASSES": Key(None, "int?", "Derived: MODEL.NUM_CLASSES."),
+    "BACKGROUND_LABEL": Key(0, "int", "Derived: MATCHER.BACKGROUND_LABEL."),
+    "SCORE_THRESHOLD": Key(0.01, "float", "A detection's score must be above this.", minimum=0, maximum=1),
+    "IOU_THRESHOLD": Key(
+        0.6, "float", "NMS drops a box whose IoU with a better one of its class is above this.", minimum=0, maximum=1
+    ),
+    "MAX_DETECTIONS": Key(100, "int", "Best candidates of each class that enter NMS.", minimum=1),
+    "MAX_PER_IMAGE": Key(0, "int", "Best detections kept of an image over all classes; 0 keeps all.", minimum=0),
+    "CLIP_BOXES": Key(False, "bool", "Cut boxes to the image before scoring; demo and ObjectDetector always do."),
+    "VARIANCE": Key(None, "floats?", "Derived: MATCHER.VARIANCE."),
+}
+
+DATASET = {
+    "DATASET": Key("voc", "str", "Kind of data set, one of those registered in lib/dataset."),
+    "DATASET_DIR": Key("./data", "strs", "Folder of the data set, or a list of folders that are joined."),
+    "TRAIN_SETS": Key(
+        None,
+        "sets?",
+        "Image sets to train on: split names, or [year, split] pairs; null is what the folders offer (trainval or "
+        "train, else a seeded split).",
+    ),
+    "TEST_SETS": Key(None, "sets?", "Image sets of the test phase; null is what the folders offer (test, else val)."),
+    "EVAL_SETS": Key(
+        None,
+        "sets?",
+        "Image sets of the eval phase, which choose the best checkpoint; null is val where training leaves it out, "
+        "else TEST_SETS, with a warning.",
+    ),
+    "CLASSES": Key(
+        [], "strs", "Class names without the background; empty is the data set's own (custom: sorted discovery)."
+    ),
+    "SPLIT": Key(
+        [0.8, 0.1, 0.1],
+        "floats",
+        "Parts of train, val and test where a folder has no lists; drawn with SEED, kept in EXP_DIR.  The set "
+        "'all' is the whole folder.",
+        minimum=0,
+        maximum=1,
+        lengths=(3,),
+    ),
+    "PROB": Key(0.6, "float", "Probability of the expand augmentation.", minimum=0, maximum=1),
+    "CROP_OVERLAP": Key(
+        "any",
+        "choice",
+        "Which objects must overlap a random crop as much as drawn: any one (the SSD paper) or all (the reference "
+        "code).",
+        ("any", "all"),
+    ),
+    "MIN_BOX_SIZE": Key(
+        0.01,
+        "float",
+        "Objects whose shorter side is below this part of the augmented image are left out of training.",
+        minimum=0,
+        maximum=1,
+    ),
+    "COLOR_ORDER": Key("BGR", "choice", "Order of the colour channels that the weights expect.", ("BGR", "RGB")),
+    "PIXEL_MEANS": Key(
+        [103.94, 116.78, 123.68], "floats", "Mean subtracted from each channel, in COLOR_ORDER.", lengths=(3,)
+    ),
+    "PIXEL_STDS": Key(
+        [1.0, 1.0, 1.0], "floats", "Divisor of each channel after that, in COLOR_ORDER.", above=0, lengths=(3,)
+    ),
+    "NUM_WORKERS": Key(
+        "auto", "workers", "Processes that load images; auto is one less than the cores, at most 8.", minimum=0
+    ),
+    "SHUFFLE": Key(True, "bool", "Draw the training images in a new order every epoch."),
+    "IMAGE_SIZE": Key(None, "size?", "Derived: MODEL.IMAGE_SIZE."),
+    "TRAIN_BATCH_SIZE": Key(None, "int?", "Derived: TRAIN.BATCH_SIZE."),
+    "TEST_BATCH_SIZE": Key(None, "int?", "Derived: TEST.BATCH_SIZE."),
+}
+
+SCHEMA = {
+    "MODEL": MODEL,
+    "TRAIN": TRAIN,
+    "TEST": TEST,
+    "MATCHER": MATCHER,
+    "POST_PROCESS": POST_PROCESS,
+    "DATASET": DATASET,
+    "ROOT_DIR": Key("", "str", "Accepted for old files; relative paths start at the working folder."),
+    "EXP_DIR": Key(
+        "./experiments/models", "str", "Folder of the run: checkpoints, effective configuration, logs, results."
+    ),
+    "LOG_DIR": Key("", "str", "Folder of the TensorBoard files; '' is EXP_DIR."),
+    "RESUME_CHECKPOINT": Key("", "str", "Weights to start from, where EXP_DIR holds no run."),
+    "CHECKPOINTS_PREFIX": Key(None, "str?", "Derived: SSDS_NETS_DATASET, the stem of the checkpoint names."),
+    "PHASE": Key(["train", "eval", "test"], "choices", "Phases to run, each once, in the order given.", PHASES),
+    "SEED": Key(0, "int", "Seed of initial weights, order of images and augmentation.", minimum=0),
+    "DEVICE": Key("auto", "str", "auto is the first GPU, or the CPU; else a torch device such as cuda:1."),
+}
+
+DERIVED = {
+    "TRAIN.LR_SCHEDULER.MAX_EPOCHS": lambda cfg: cfg.TRAIN.MAX_EPOCHS - cfg.TRAIN.LR_SCHEDULER.WARM_UP_EPOCHS,
+    "DATASET.IMAGE_SIZE": lambda cfg: cfg.MODEL.IMAGE_SIZE,
+    "DATASET.TRAIN_BATCH_SIZE": lambda cfg: cfg.TRAIN.BATCH_SIZE,
+    "DATASET.TEST_BATCH_SIZE": lambda cfg: cfg.TEST.BATCH_SIZE,
+    "MATCHER.NUM_CLASSES": lambda cfg: cfg.MODEL.NUM_CLASSES,
+    "POST_PROCESS.NUM_CLASSES": lambda cfg: cfg.MODEL.NUM_CLASSES,
+    "POST_PROCESS.BACKGROUND_LABEL": lambda cfg: cfg.MATCHER.BACKGROUND_LABEL,
+    "POST_PROCESS.VARIANCE": lambda cfg: cfg.MATCHER.VARIANCE,
+    "CHECKPOINTS_PREFIX": lambda cfg: f"{cfg.MODEL.SSDS}_{cfg.MODEL.NETS}_{cfg.DATASET.DATASET}",
+}
+"""Keys computed from others after everything is merged, as in the reference family; a YAML value is overruled."""
+
+IGNORED = {
+    "PRETRAINED": "weights of the base to start from",
+    "RESUME_MODEL": "a pickled model",
+    "RESUME_START_EPOCH": "see TRAIN.RESUME",
+    "TEST_STEP": "see TRAIN.TRACK_MAP_EVERY",
+    "TRAIN_MODE": "mixup",
+    "DEVICE_ID": "see DEVICE",
+    "TEACHER_MODEL": "distillation",
+    "LOSS": "focal loss",
+    "WEIGHT_CONVERT": "classes of other weights",
+    "MODEL.ACTIVATION": "another activation",
+    "TRAIN.CRITERION": "focal loss",
+    "TRAIN.EVAL_EPOCHS": "see TRAIN.TRACK_MAP_EVERY",
+    "TRAIN.LR_SCHEDULER.T_0": "see TRAIN.LR_SCHEDULER.RESTART_EPOCHS",
+    "TRAIN.LR_SCHEDULER.T_MULT": "see TRAIN.LR_SCHEDULER.RESTART_FACTOR",
+    "TRAIN.LR_SCHEDULER.ETA_MIN": "smallest rate of the cosine",
+    "TRAIN.LR_SCHEDULER.WR_TI": "see TRAIN.LR_SCHEDULER.RESTART_EPOCHS",
+    "DATASET.DATACLASSES": "see DATASET.CLASSES",
+}
+"""Keys and whole sections of other forks that a file may hold without effect, but not without a warning, and what they
+are for or which key of this schema does the same."""
+
+OLD_WORDS = {"PHASE": {"visualize_results": "visualize", "custom_visualize": "visualize"}}
+"""Values of forks that are read, with a warning, as a value of this schema."""
