@@ -1,0 +1,234 @@
+"""From the configuration to batches: create_records opens a data set, create_loader reads its images.
+
+Worker processes read, decode and transform; a batch crosses to the training process as one uint8 tensor and a few
+arrays, and becomes a `Batch` there.
+"""
+
+import logging
+import os
+import signal
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import update_derived
+from ..structures import Batch, Clip
+from ..utils.errors import UserError
+from . import voc  # noqa: F401  registers its kinds
+from .detection import DATASETS, DetectionDataset, DetectionRecords, to_target
+from .sampler import EpochBatchSampler
+from .split import SplitPlan
+from .transforms import create_transforms
+
+logger = logging.getLogger(__name__)
+
+PREFETCHED_BATCHES = 2
+MAX_AUTO_WORKERS = 8
+
+
+def create_records(cfg, phase: str, class_names=()) -> DetectionRecords:
+    """The annotations that `phase` (train, eval, test, visualize) works on.
+
+    class_names overrules DATASET.CLASSES, for a model whose classes are already known.  Raises UserError for anything
+    that is missing or wrong in the data set.
+    """
+    data = cfg.DATASET
+    key, sets, role = _choose_sets(data, phase)
+    roots = [data.DATASET_DIR] if isinstance(data.DATASET_DIR, str) else list(data.DATASET_DIR)
+    if not roots:
+        raise UserError("DATASET.DATASET_DIR: no folder is given")
+    parse = DATASETS.get(data.DATASET, "DATASET.DATASET")
+    plan = SplitPlan(tuple(data.SPLIT), cfg.SEED, cfg.EXP_DIR)
+    records = parse(roots, sets, role, tuple(class_names) or tuple(data.CLASSES), plan, f"DATASET.{key}")
+    objects = len(records.labels)
+    logger.info("%s: %d images, %d objects of %d classes from %s", phase, len(records), objects,
+                len(records.class_names), records.name)  # fmt: skip
+    counts = records.num_objects_per_class()
+    missing = [name for name, count in zip(records.class_names, counts, strict=True) if count == 0]
+    if phase == "train" and missing:
+        logger.warning("%s holds no object of %s", records.name, ", ".join(missing))
+    return records
+
+
+def _choose_sets(data, phase: str):
+    """(key, image sets or None, role) of a phase."""
+    if phase == "train":
+        return "TRAIN_SETS", data.TRAIN_SETS, "train"
+    if phase != "eval":
+        return "TEST_SETS", data.TEST_SETS, "test"
+    if data.EVAL_SETS:
+        return "EVAL_SETS", data.EVAL_SETS, "eval"
+    if not data.TRAIN_SETS and not data.TEST_SETS:
+        return "EVAL_SETS", None, "eval"
+    logger.warning("DATASET.EVAL_SETS is not set: the images of TEST_SETS choose the best checkpoint")
+    return "TEST_SETS", data.TEST_SETS, "test"
+
+
+def check_num_classes(cfg, class_names):
+    """Set MODEL.NUM_CLASSES and what is derived from it by the class names; UserError if another number is given."""
+    counted, given = len(class_names) + 1, cfg.MODEL.NUM_CLASSES
+    if given is not None and given != counted:
+        raise UserError(
+            f"MODEL.NUM_CLASSES: {given} given, but the data set has {counted - 1} classes and the background, "
+            f"{counted}: {', '.join(class_names)}; leave the key out to have it counted"
+        )
+    cfg.MODEL.NUM_CLASSES = counted
+    update_derived(cfg)
+
+
+def create_loader(cfg, phase: str, records: DetectionRecords | None = None) -> "ClipLoader":
+    """The batches of `phase`: augmented and shuffled for train, plain and in order for eval, test and visualize."""
+    train = phase == "train"
+    records = create_records(cfg, phase) if records is None else records
+    dataset = DetectionDataset(records, create_transforms(cfg, train), cfg.SEED)
+    batch_size = cfg.TRAIN.BATCH_SIZE if train else cfg.TEST.BATCH_SIZE
+    shuffle = train and cfg.DATASET.SHUFFLE
+    sampler = EpochBatchSampler(len(records), batch_size, shuffle, cfg.SEED, drop_last=train, endless=train)
+    on_gpu = torch.cuda.is_available() and not cfg.DEVICE.startswith("cpu")
+    return ClipLoader(dataset, sampler, num_workers(cfg.DATASET.NUM_WORKERS), pin_memory=on_gpu)
+
+
+def num_workers(wanted) -> int:
+    """The number of worker processes: 'auto' leaves a core to the training process and stops at eight."""
+    if wanted != "auto":
+        return int(wanted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_AUTO_WORKERS, cores - 1))
+
+
+class ClipLoader:
+    """Iterating yields the rest of one epoch as clips of one Batch, from the position set before.
+
+    With an endless sampler (training) a finished epoch is followed by the next one, whose first batches are loaded
+    ahead; otherwise the same images come again.  A UserError in a worker is raised here unchanged.
+    """
+
+    def __init__(self, dataset: DetectionDataset, sampler: EpochBatchSampler, workers: int = 0, pin_memory=False):
+        self.dataset, self.records, self.sampler = dataset, dataset.records, sampler
+        self.class_names, self.num_images = self.records.class_names, len(self.records)
+        self.num_batches = len(sampler)
+        self._workers, self._pin_memory = workers, pin_memory
+        self._position = (sampler.epoch, sampler.first_batch)
+        self._loader, self._stream, self._stream_position = None, None, None
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self.num_batches
+
+    def set_position(self, epoch: int, first_batch: int = 0):
+        """The next iteration starts at batch `first_batch` of `epoch` (counted from 1)."""
+        if not 0 <= first_batch <= self.num_batches:
+            raise ValueError(f"batch {first_batch} of an epoch of {self.num_batches}")
+        self._position = (epoch, first_batch)
+
+    def __iter__(self):
+        epoch, first = self._position
+        self._open(epoch, first)
+        for batch in range(first, self.num_batches):
+            if self._stream_position != (epoch, batch):
+                raise RuntimeError("the loader was closed, or iterated anew, before this iteration ended")
+            self._stream_position = None
+            packed = next(self._stream)
+            if isinstance(packed, UserError):
+                # Not the object itself: its traceback would keep this frame, and with it the workers, alive.
+                self.close()
+                raise UserError(str(packed))
+            self._stream_position = (epoch, batch + 1)
+            yield packed.unpack()
+        if self.sampler.endless:
+            self._position = self._stream_position = (epoch + 1, 0)
+
+    def close(self):
+        """End the worker processes; iterating again starts new ones."""
+        self._loader, self._stream, self._stream_position = None, None, None
+
+    def _open(self, epoch: int, first: int):
+        """Have the stream of batches stand at a position: the running one if it is there already."""
+        if not self.sampler.endless or self._stream is None or self._stream_position != (epoch, first):
+            if self._loader is None:
+                self._loader = self._create()
+            self.sampler.set_position(epoch, first)
+            self._stream, self._stream_position = iter(self._loader), (epoch, first)
+
+    def _create(self) -> DataLoader:
+        if self._workers:
+            # A thread pool of OpenCV does not survive the fork of the workers.
+            cv2.setNumThreads(0)
+        return DataLoader(
+            _BatchReader(self.dataset),
+            batch_sampler=self.sampler,
+            num_workers=self._workers,
+            collate_fn=_unchanged,
+            pin_memory=self._pin_memory,
+            # Its own generator: opening an epoch must not advance the random state of the training process.
+            generator=torch.Generator(),
+            worker_init_fn=_start_worker,
+            persistent_workers=self._workers > 0,
+            prefetch_factor=PREFETCHED_BATCHES if self._workers else None,
+        )
+
+
+@dataclass
+class _Packed:
+    """A batch on its way between processes: few objects, since each tensor costs a file descriptor."""
+
+    images: torch.Tensor
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+    counts: list[int]
+    ids: list[str]
+    sizes: list[tuple[int, int]]
+
+    def pin_memory(self) -> "_Packed":
+        """Called by the data loader where there is a GPU."""
+        self.images = self.images.pin_memory()
+        return self
+
+    def unpack(self) -> Clip:
+        """The clip of one Batch; images [B, 3, H, W] as a view on the rows of pixels (channels last)."""
+        stops = np.cumsum(self.counts)
+        targets = []
+        for count, stop, image_id, size in zip(self.counts, stops, self.ids, self.sizes, strict=True):
+            span = slice(stop - count, stop)
+            targets.append(to_target(self.boxes[span], self.labels[span], self.difficult[span], image_id, size))
+        return [Batch(self.images.permute(0, 3, 1, 2), targets)]
+
+
+class _BatchReader(Dataset):
+    """Reads whole batches.  A UserError travels as a value, because the data loader would wrap a raised one."""
+
+    def __init__(self, dataset: DetectionDataset):
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitems__(self, keys):
+        try:
+            samples = [self._dataset.sample(epoch, index) for epoch, index in keys]
+        except UserError as error:
+            return error
+        images, boxes, labels, difficult, sizes = zip(*samples, strict=True)
+        return _Packed(
+            torch.from_numpy(np.stack(images)),
+            np.concatenate(boxes),
+            np.concatenate(labels),
+            np.concatenate(difficult),
+            [len(found) for found in labels],
+            [self._dataset.records.image_id(index) for _, index in keys],
+            list(sizes),
+        )
+
+
+def _unchanged(packed):
+    return packed
+
+
+def _start_worker(worker: int):
+    """Ctrl-C is left to the training process; every worker computes on one core."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
