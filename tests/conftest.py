@@ -5,6 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Several threads gain nothing on networks this small, and on busy cores they wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from .ssds.head import Head
 def initialize_weights(model: nn.Module) -> None:
     """He initialisation (arXiv 1502.01852) for convolutions, identity for norms, small values for the head.
 
-    The head starts near equal scores for all classes (RetinaNet, arXiv 1708.02002, section 4.1); larger values make
-    the first hard negatives, chosen among thousands of priors, dominate everything.  Everything that a published checkpoint fills is drawn here, so that a partly filled model still trains.
+    The head starts near equal scores for all classes (RetinaNet, arXiv 1708.02002, section 4.1); with larger values
+    the first hard negatives, chosen among thousands of priors, dominate everything.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

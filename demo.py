@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Draw a detector's findings on images: python demo.py --cfg FILE --demo PATH [-t image|folder] [KEY=VALUE ...]"""
+
+import sys
+
+from lib.commands import demo
+
+if __name__ == "__main__":
+    sys.exit(demo())

@@ -1,0 +1,122 @@
+"""ObjectDetector: from a checkpoint and images to named detections.  The Python API beneath demo.py."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from .config.loader import update_derived
+from .dataset.transforms import create_transforms, read_image
+from .layers.box import clip_boxes
+from .layers.normalize import Normalize
+from .modeling.model_builder import create_model, create_postprocess
+from .solver import checkpoint as ckpt
+from .structures import Detections
+from .utils.class_names import known_class_names
+from .utils.device import autocast, resolve_precision, select_device
+from .utils.errors import UserError
+
+
+class ObjectDetector:
+    """A trained detector, ready for images.
+
+    `cfg` comes from load_config, `checkpoint` is a file of this trainer or of the reference family.  Class names are
+    those stored in the checkpoint, else DATASET.CLASSES, else the names of a known data set.
+
+    >>> detector = ObjectDetector(load_config("x.yml"), "experiments/models/x/best.pth")
+    >>> for found in detector.predict(["a.jpg", "b.jpg"], threshold=0.5):
+    ...     print(found.names, found.scores.tolist(), found.boxes.tolist())
+    """
+
+    def __init__(self, cfg, checkpoint):
+        content = ckpt.read_checkpoint(checkpoint)
+        names = content.get("class_names") if ckpt.is_run_checkpoint(content) else None
+        self.class_names = tuple(names or known_class_names(cfg.DATASET.DATASET, cfg.DATASET.CLASSES))
+        if cfg.MODEL.NUM_CLASSES is None:
+            cfg.MODEL.NUM_CLASSES = len(self.class_names) + 1
+            update_derived(cfg)
+        if self.class_names and len(self.class_names) + 1 != cfg.MODEL.NUM_CLASSES:
+            raise UserError(
+                f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but {checkpoint} knows {len(self.class_names)} classes "
+                f"and the background: {', '.join(self.class_names[:10])}"
+            )
+        self.device = select_device(cfg.DEVICE)
+        self.batch_size = cfg.TEST.BATCH_SIZE
+        self.dtype = resolve_precision(cfg.MODEL.PRECISION, self.device, training=False)
+        self.model = create_model(cfg)
+        ckpt.copy_weights(self.model, ckpt.weights_of(content, checkpoint), checkpoint).require_complete()
+        self.model.to(self.device, memory_format=torch.channels_last).eval()
+        self.transform = create_transforms(cfg, train=False)
+        self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
+        self.postprocess = create_postprocess(cfg)
+
+    def predict(self, images, threshold: float = 0.0) -> list[Detections]:
+        """Detections of each image, boxes in its pixels and within it, best first, scores of at least `threshold`
+        (and above POST_PROCESS.SCORE_THRESHOLD).
+
+        `images`: BGR uint8 arrays [H, W, 3] or paths, in a list; one alone is a list of one.
+        """
+        if isinstance(images, (str, Path, np.ndarray)):
+            images = [images]
+        return list(self.predict_stream(images, threshold))
+
+    def predict_stream(self, images: Iterable, threshold: float = 0.0) -> Iterator[Detections]:
+        """The same as a generator over any number of images, of which it holds one batch at a time."""
+        batch = []
+        for image in images:
+            batch.append(_as_array(image))
+            if len(batch) == self.batch_size:
+                yield from self._predict_batch(batch, threshold)[0]
+                batch = []
+        if batch:
+            yield from self._predict_batch(batch, threshold)[0]
+
+    def predict_video(self, source, threshold: float = 0.0) -> Iterator[tuple[np.ndarray, Detections]]:
+        """(frame BGR uint8, its detections) for each frame of a video file, stream address or camera number, one at a
+        time; recurrent state is carried from frame to frame."""
+        capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        try:
+            if not capture.isOpened():
+                raise UserError(f"{source}: OpenCV cannot open this video or camera")
+            state = None
+            while True:
+                more, frame = capture.read()
+                if not more:
+                    return
+                (found,), state = self._predict_batch([frame], threshold, state)
+                yield frame, found
+        finally:
+            capture.release()
+
+    @torch.inference_mode()
+    def _predict_batch(self, images: list[np.ndarray], threshold: float, state=None):
+        """Detections of a batch, and the recurrent state after it."""
+        stacked = torch.from_numpy(np.stack([self.transform.resize(image) for image in images]))
+        inputs = self.normalize(stacked.to(self.device).permute(0, 3, 1, 2))
+        with autocast(self.device, self.dtype):
+            predictions = self.model(inputs, state)
+        sizes = torch.tensor([image.shape[:2] for image in images], device=self.device)
+        found = self.postprocess(predictions, sizes)
+        return [self._finish(d, image, threshold) for d, image in zip(found, images, strict=True)], predictions.state
+
+    def _finish(self, found: Detections, image: np.ndarray, threshold: float) -> Detections:
+        found = found.select(found.scores >= threshold)
+        boxes = clip_boxes(found.boxes, *image.shape[:2]).cpu()
+        return Detections(boxes, found.scores.cpu(), found.labels.cpu(), self.class_names)
+
+
+def _as_array(image) -> np.ndarray:
+    if isinstance(image, (str, Path)):
+        return read_image(str(image))
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or not image.size
+    ):
+        given = f"{image.dtype} array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(f"an image must be a path or a BGR uint8 array [H, W, 3], got {given}")
+    return image

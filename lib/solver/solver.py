@@ -1,0 +1,289 @@
+"""The Solver runs the phases of a configuration: train, eval, test, visualize."""
+
+import logging
+import math
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..config.effective import flatten_config, save_config
+from ..config.loader import update_derived
+from ..dataset.dataset_factory import check_num_classes, create_loader, create_records
+from ..dataset.transforms import create_transforms
+from ..layers.normalize import Normalize
+from ..modeling.model_builder import create_criterion, create_model
+from ..utils.device import autocast, resolve_precision, select_device
+from ..utils.log import setup_logging
+from ..utils.meters import LossMeter, StopWatch
+from . import checkpoint as ckpt
+from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
+from .run import check_same_run, checkpoints_to_test, find_run, run_content
+from .scoring import Scorer
+from .task import DetectionTask
+from .train_state import Stopped, StopRequest, TrainState
+from .visualize import run_visualize
+from .writer import RunWriter
+
+logger = logging.getLogger(__name__)
+
+
+def due(epoch: int, every: int, last: int) -> bool:
+    """Whether work of every so many epochs falls on this one; it always falls on the last."""
+    return epoch == last or (every > 0 and epoch % every == 0)
+
+
+class Solver:
+    """Owns a run: its folder, data, model and logs.  `run()` does what PHASE asks, each phase once, in order."""
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+        self.exp_dir = Path(cfg.EXP_DIR)
+        setup_logging(self.exp_dir)
+        self.device = select_device(cfg.DEVICE)
+        self.records = {}
+        self.class_names = self._open_data()
+        check_num_classes(cfg, self.class_names)
+        update_derived(cfg)
+        torch.manual_seed(cfg.SEED)
+        self.model = create_model(cfg).to(self.device, memory_format=torch.channels_last)
+        self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
+        self.writer = RunWriter(cfg.LOG_DIR, self.exp_dir)
+        self.scorer = Scorer(cfg, self.records, self.class_names, self.normalize, self.device, self.writer)
+        logger.info(
+            "%s on %s, %d classes, input %dx%d, %d priors, %.2f M parameters, on %s",
+            cfg.MODEL.SSDS, cfg.MODEL.NETS, cfg.MODEL.NUM_CLASSES, *cfg.MODEL.IMAGE_SIZE, len(self.model.priors),
+            self.num_parameters / 1e6, self.device,
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """The phases of cfg.PHASE, each once, in order."""
+        with self.writer:
+            save_config(self.cfg, self.exp_dir / "config.yml")
+            for phase in dict.fromkeys(self.cfg.PHASE):
+                getattr(self, phase)()
+
+    # ---------------------------------------------------------------------------------------------- train
+
+    def train(self) -> None:
+        """Train up to MAX_EPOCHS, from where the run in EXP_DIR stands."""
+        cfg, epochs = self.cfg, self.cfg.TRAIN.MAX_EPOCHS
+        loader = create_loader(cfg, "train", self.records["train"])
+        dtype = resolve_precision(cfg.TRAIN.AMP, self.device, training=True)
+        freeze_outside_scope(self.model, cfg.TRAIN.TRAINABLE_SCOPE)
+        steps_per_epoch = math.ceil(len(loader) / cfg.TRAIN.ACCUMULATE)
+        state = TrainState(cfg, self.model, steps_per_epoch, dtype == torch.float16, self.device)
+        self._resume(state)
+        if state.epoch >= epochs:
+            logger.info("training is complete: %d of %d epochs are done", state.epoch, epochs)
+            return
+        logger.info(
+            "training on %d images, %d batches of up to %d an epoch, arithmetic %s",
+            len(loader.records), len(loader), cfg.TRAIN.BATCH_SIZE, str(dtype or torch.float32).removeprefix("torch."),
+        )  # fmt: skip
+        task = DetectionTask(self.model, create_criterion(cfg), self.normalize)
+        with StopRequest() as stop:
+            while state.epoch < epochs:
+                self._train_epoch(task, state, loader, partial(autocast, self.device, dtype), stop)
+                if (
+                    stop.received is None
+                    and cfg.TRAIN.TRACK_MAP
+                    and due(state.epoch, cfg.TRAIN.TRACK_MAP_EVERY, epochs)
+                ):
+                    self._track_map(state)
+                if stop.received is not None:
+                    raise Stopped(stop.received, self._save(state))
+                if due(state.epoch, cfg.TRAIN.CHECKPOINTS_EPOCHS, epochs):
+                    self._save(state)
+
+    def _train_epoch(self, task, state: TrainState, loader, context, stop: StopRequest) -> None:
+        """The rest of the epoch that `state` stands in; leaves early, between two steps, when asked to stop."""
+        cfg = self.cfg.TRAIN
+        self.model.train()
+        hold_frozen_norms(self.model)
+        loader.set_position(state.epoch + 1, state.batch)
+        meter, whole, watch, lap = LossMeter(), LossMeter(), StopWatch(self.device), StopWatch(self.device)
+        num_batches = len(loader)
+        title = f"epoch {state.epoch + 1}/{cfg.MAX_EPOCHS}"
+        with tqdm(total=loader.num_images, desc=title, unit="img", disable=None, leave=False) as bar:
+            bar.update(state.batch * cfg.BATCH_SIZE)
+            watch.start()
+            lap.start()
+            for clip in loader:
+                clip = [batch.to(self.device) for batch in clip]
+                with_step = (state.batch + 1) % cfg.ACCUMULATE == 0 or state.batch + 1 == num_batches
+                losses = self._train_step(task, state, clip, context, with_step)
+                state.batch += 1
+                meter.add(losses)
+                whole.add(losses)
+                watch.events += len(clip[0].images)
+                lap.events += len(clip[0].images)
+                bar.update(len(clip[0].images))
+                if with_step and state.step % cfg.LOG_EVERY == 0 or state.batch == num_batches:
+                    watch.stop(0)
+                    bar.set_postfix(self._log_step(meter.pop(), state, watch.rate), refresh=False)
+                    watch = StopWatch(self.device)
+                    watch.start()
+                if stop.received is not None and with_step and state.batch < num_batches:
+                    return
+        state.epoch, state.batch = state.epoch + 1, 0
+        lap.stop(0)
+        logger.info(
+            "%s: %s, learning rate %.2g, %.1f images/s", title,
+            ", ".join(f"{name} {value:.3f}" for name, value in whole.pop().items()),
+            state.learning_rate.at(state.step - 1), lap.rate,
+        )  # fmt: skip
+
+    def _train_step(self, task, state: TrainState, clip, context, with_step: bool) -> dict:
+        """Forward and backward of a clip and, `with_step`, the optimizer step; returns the losses."""
+        rate = state.learning_rate.at(state.step)
+        losses, _ = task(clip, None, context)
+        total = sum(losses.values())
+        if self.device.type == "cpu" and not math.isfinite(total.item()):
+            self._fail_on_loss({name: value.item() for name, value in losses.items()}, state, clip, rate)
+        state.scaler.scale(total / self.cfg.TRAIN.ACCUMULATE).backward()
+        if with_step:
+            set_learning_rate(state.optimizer, rate)
+            if self.cfg.TRAIN.CLIP_NORM:
+                state.scaler.unscale_(state.optimizer)
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.TRAIN.CLIP_NORM)
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+            state.optimizer.zero_grad()
+            if state.average is not None:
+                state.average.update(self.model)
+            state.step += 1
+        return losses
+
+    def _log_step(self, losses: dict[str, float], state: TrainState, images_per_second: float) -> dict[str, str]:
+        """Write the means of the last steps; returns what the progress bar shows."""
+        rate = state.learning_rate.at(max(state.step - 1, 0))
+        total = sum(losses.values())
+        if not math.isfinite(total):
+            self._fail_on_loss(losses, state, None, rate)
+        scalars = {f"Train/{name}": value for name, value in losses.items()}
+        scalars |= {"Train/loss": total, "Train/lr": rate, "Train/images_per_second": images_per_second}
+        scalars["Train/epoch"] = state.step / state.learning_rate.steps_per_epoch
+        self.writer.scalars(scalars, state.step)
+        return {name.removesuffix("_loss"): f"{value:.3f}" for name, value in losses.items()} | {"lr": f"{rate:.2g}"}
+
+    def _fail_on_loss(self, losses: dict[str, float], state: TrainState, clip, rate: float) -> None:
+        images = [str(target.image_id) for target in clip[0].targets] if clip else ["not known on this device"]
+        raise FloatingPointError(
+            f"the loss is not finite in epoch {state.epoch + 1}, batch {state.batch + 1}: "
+            + ", ".join(f"{name} {value:g}" for name, value in losses.items())
+            + f", learning rate {rate:g}, images {', '.join(images)}; a lower TRAIN.OPTIMIZER.LEARNING_RATE often helps"
+        )
+
+    def _track_map(self, state: TrainState) -> None:
+        """Score the averaged weights on the evaluation images and keep them if they are the best so far."""
+        with state.averaged_weights():
+            scores = self.scorer.score(self.model, "eval", state.step)
+        if scores["mAP"] > state.best.get("mAP", -1.0):
+            state.best = {"mAP": scores["mAP"], "epoch": state.epoch}
+            ckpt.save_atomically(
+                run_content(self.cfg, self.class_names, **state.state_dict()), self.exp_dir / ckpt.BEST
+            )
+        logger.info(
+            "epoch %d: mAP %.3f on %d images (best %.3f in epoch %d)", state.epoch, scores["mAP"],
+            len(self.records["eval"]), state.best.get("mAP", math.nan), state.best.get("epoch", 0),
+        )  # fmt: skip
+
+    def _save(self, state: TrainState) -> Path:
+        """Write the numbered checkpoint of the present position and delete the oldest ones."""
+        prefix = self.cfg.CHECKPOINTS_PREFIX
+        within = f"{state.epoch + 1}_iter_{state.batch}" if state.batch else f"{state.epoch}"
+        path = self.exp_dir / f"{prefix}_epoch_{within}.pth"
+        ckpt.save_atomically(run_content(self.cfg, self.class_names, **state.state_dict()), path)
+        ckpt.delete_old_checkpoints(self.exp_dir, prefix, self.cfg.TRAIN.CHECKPOINTS_KEPT)
+        return path
+
+    def _resume(self, state: TrainState) -> None:
+        """Continue the run of EXP_DIR or --resume; else start from RESUME_CHECKPOINT or from fresh weights."""
+        cfg, path = self.cfg, find_run(self.cfg)
+        if path is None:
+            if cfg.RESUME_CHECKPOINT:
+                report = ckpt.load_weights(self.model, cfg.RESUME_CHECKPOINT, cfg.TRAIN.RESUME_SCOPE)
+                logger.info("new run from the weights of RESUME_CHECKPOINT: %s", report)
+                if state.average is not None:
+                    state.average = type(state.average)(self.model, cfg.TRAIN.EMA_DECAY)
+            else:
+                logger.info("new run from fresh weights (seed %d)", cfg.SEED)
+            return
+        content = ckpt.read_checkpoint(path)
+        if not ckpt.is_run_checkpoint(content):
+            self._resume_weights_only(state, content, path)
+            return
+        check_same_run(content, path, cfg, self.class_names)
+        state.load_state_dict(content, path)
+        self.writer.hide_after(state.step)
+        instead = " (RESUME_CHECKPOINT is not read: the run goes before it)" if cfg.RESUME_CHECKPOINT else ""
+        logger.info("continuing %s after epoch %d, batch %d%s", path, state.epoch, state.batch, instead)
+
+    def _resume_weights_only(self, state: TrainState, content: dict, path: Path) -> None:
+        """Go on from a checkpoint of the reference family, whose files hold weights and an epoch in their name."""
+        ckpt.copy_weights(self.model, ckpt.weights_of(content, path), path).require_complete()
+        state.epoch = ckpt.epoch_of(path)
+        state.step = state.epoch * state.learning_rate.steps_per_epoch
+        if state.average is not None:
+            state.average = type(state.average)(self.model, self.cfg.TRAIN.EMA_DECAY)
+        logger.info("continuing %s after epoch %d; it holds weights only, the optimizer starts anew", path, state.epoch)
+
+    # ---------------------------------------------------------------------------------------------- eval, test
+
+    def eval(self) -> None:
+        """Losses and mAP of the tested weights on the evaluation images."""
+        for title, path in checkpoints_to_test(self.cfg):
+            position = self._load_for_test(path)
+            scores = self.scorer.score(self.model, "eval", position["step"])
+            logger.info("%s: %s", title, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+
+    def test(self) -> None:
+        """Score the test images: table, mAP, speed, results files and pictures."""
+        for title, path in checkpoints_to_test(self.cfg):
+            position = self._load_for_test(path)
+            logger.info("testing %s (%s) on %d images", path, title, len(self.records["test"]))
+            suffix = "" if title in ("last", "best") else "_" + title.replace(" ", "_")
+            about = {"checkpoint": str(path), "epoch": position["epoch"]}
+            scores = self.scorer.score_and_keep(self.model, "test", position["step"], suffix, about)
+            metrics = {"mAP": scores["mAP"], "fps": scores["fps_end_to_end"], "parameters": self.num_parameters}
+            self.writer.hparams(flatten_config(self.cfg), metrics)
+
+    def _load_for_test(self, path: Path) -> dict[str, int]:
+        """Fill the model from a checkpoint, completely; returns the epoch and step it stands for, 0 if unknown."""
+        content = ckpt.read_checkpoint(path)
+        if ckpt.is_run_checkpoint(content):
+            check_same_run(content, path, self.cfg, self.class_names)
+        ckpt.copy_weights(self.model, ckpt.weights_of(content, path), path).require_complete()
+        epoch = ckpt.epoch_of(path)
+        return content["position"] if ckpt.is_run_checkpoint(content) else {"epoch": epoch, "step": epoch}
+
+    # ---------------------------------------------------------------------------------------------- visualize
+
+    def visualize(self) -> None:
+        """Pictures of what the detector is made of and sees: priors, augmentation, feature maps, gradients."""
+        _, path = checkpoints_to_test(self.cfg)[-1]
+        position = self._load_for_test(path)
+        train_transform, eval_transform = (create_transforms(self.cfg, train) for train in (True, False))
+        run_visualize(
+            self.model, self.records["visualize"], train_transform, eval_transform, self.normalize, self.class_names,
+            self.writer, self.exp_dir / "visualize",
+            seed=self.cfg.SEED, step=position["step"], variance=self.cfg.MATCHER.VARIANCE,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------------- data
+
+    def _open_data(self) -> list[str]:
+        """Open the image sets of the phases to run; returns their class names."""
+        phases = list(dict.fromkeys(self.cfg.PHASE))
+        if not phases:
+            raise ValueError("PHASE is empty: nothing to do")
+        if "train" in phases and self.cfg.TRAIN.TRACK_MAP:
+            phases.append("eval")
+        names = ()
+        for phase in dict.fromkeys(phases):
+            self.records[phase] = create_records(self.cfg, phase, names)
+            names = self.records[phase].class_names
+        return list(names)

@@ -1,0 +1,42 @@
+"""What one training step computes: normalise, run the clip through the detector, average the losses."""
+
+from torch import Tensor, nn
+
+from ..layers.normalize import Normalize
+from ..structures import Clip
+
+
+class DetectionTask(nn.Module):
+    """Detector and criterion as one module: the unit that is distributed and compiled.
+
+    forward(clip, state) -> (dict of scalar losses, averaged over the frames; the state to carry on, detached).
+    Truncated back-propagation through time lives here and nowhere else: gradients flow within the clip, and the
+    state that leaves it is cut off.
+    """
+
+    def __init__(self, model: nn.Module, criterion: nn.Module, normalize: Normalize):
+        super().__init__()
+        self.model, self.criterion, self.normalize = model, criterion, normalize
+
+    def forward(self, clip: Clip, state=None, autocast=None) -> tuple[dict[str, Tensor], object]:
+        """`autocast` is a function that returns the context in which the network runs; the criterion runs outside."""
+        totals: dict[str, Tensor] = {}
+        for batch in clip:
+            with autocast():
+                predictions = self.model(self.normalize(batch.images), state)
+            state = predictions.state
+            for name, loss in self.criterion(predictions, batch.targets).items():
+                totals[name] = totals[name] + loss / len(clip) if name in totals else loss / len(clip)
+        return totals, _detach(state)
+
+
+def _detach(state):
+    """The recurrent state without its history; nested tuples, lists and dicts are followed."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, (tuple, list)):
+        detached = [_detach(part) for part in state]
+        return type(state)(*detached) if hasattr(state, "_fields") else type(state)(detached)
+    if isinstance(state, dict):
+        return {name: _detach(part) for name, part in state.items()}
+    return state

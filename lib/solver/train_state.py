@@ -1,0 +1,119 @@
+"""Everything that changes while a run trains, saved and restored as one."""
+
+import signal
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..utils.errors import UserError
+from .optim import LearningRate, WeightAverage, create_optimizer
+
+
+class TrainState:
+    """Model, optimizer, averaged weights, gradient scaler, position in the data and best score of a run.
+
+    `epoch` counts the finished epochs, `batch` the batches done in the one after them, `step` the optimizer steps.
+    """
+
+    def __init__(self, cfg, model: nn.Module, steps_per_epoch: int, scale_gradients: bool, device: torch.device):
+        self.model = model
+        self.device = device
+        self.optimizer = create_optimizer(cfg, model)
+        self.learning_rate = LearningRate(cfg, steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scale_gradients)
+        self.average = WeightAverage(model, cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+        self.epoch = self.batch = self.step = 0
+        self.best: dict = {}
+
+    def state_dict(self) -> dict:
+        """Plain tensors and data."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.average and self.average.state,
+            "ema_steps": self.average.steps if self.average else 0,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
+            "best": dict(self.best),
+        }
+
+    def load_state_dict(self, state: dict, path) -> None:
+        """Continue from a saved state; UserError where it belongs to another optimizer or set of parameters."""
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(_with_factors(state["optimizer"], self.optimizer))
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path}: cannot be continued with this model and optimizer ({str(error).splitlines()[0]}); start a "
+                "new run from its weights with RESUME_CHECKPOINT and another EXP_DIR"
+            ) from error
+        if self.average is not None:
+            averaged = state["ema"] or state["model"]
+            self.average.state = {name: tensor.to(self.device).clone() for name, tensor in averaged.items()}
+            self.average.steps = state["ema_steps"]
+        torch.set_rng_state(state["rng"]["torch"])
+        if torch.cuda.is_available() and len(state["rng"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+        self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
+        self.best = dict(state["best"])
+
+    @contextmanager
+    def averaged_weights(self):
+        """The model with the averaged weights in place of its own, as far as averaging is on."""
+        if self.average is None:
+            yield self.model
+            return
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        try:
+            self.model.load_state_dict(self.average.state)
+            yield self.model
+        finally:
+            self.model.load_state_dict(own)
+
+
+def _with_factors(saved: dict, optimizer: torch.optim.Optimizer) -> dict:
+    """A saved optimizer state under the settings of the present configuration, so that changed ones take effect."""
+    if len(saved["param_groups"]) != len(optimizer.param_groups):
+        raise ValueError("its parameters are grouped differently")
+    groups = [
+        {**{key: value for key, value in now.items() if key != "params"}, "params": then["params"]}
+        for then, now in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {"state": saved["state"], "param_groups": groups}
+
+
+class StopRequest:
+    """While active, the first SIGINT or SIGTERM only sets `received`, so that the loop can save and leave; the second
+    SIGINT interrupts at once."""
+
+    def __init__(self):
+        self.received: int | None = None
+        self._previous = {}
+
+    def __enter__(self) -> "StopRequest":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        except ValueError:  # not the main thread: signals are somebody else's
+            self._previous = {}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+
+class Stopped(Exception):
+    """Training was asked to stop by a signal, and has saved its state."""
+
+    def __init__(self, signal_number: int, path):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; saved {path}, the same command continues")
+        self.exit_status = 128 + signal_number
