@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself (.ci/environment.sh); PYTHON=python3.12 chooses the interpreter.
 PY := .venv/bin/python
-CFG := experiments/cfgs/ssd_lite_mobilenetv2_shapes.yml
+CFG := experiments/cfgs/ssd_lite_mobilenetv1_shapes.yml
 RUN := experiments/models/shapes
 SAMPLES := data/shapes_samples
 

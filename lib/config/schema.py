@@ -209,7 +209,11 @@ MATCHER = {
         0.5, "float", "Smallest IoU of a prior with an object that makes it a positive.", minimum=0, maximum=1
     ),
     "UNMATCHED_THRESHOLD": Key(
-        0.5, "float", "Accepted for old files; priors below MATCHED_THRESHOLD are background.", minimum=0, maximum=1
+        0.5,
+        "float",
+        "Priors whose IoU lies from here up to MATCHED_THRESHOLD are neither; equal or higher: none.",
+        minimum=0,
+        maximum=1,
     ),
     "NEGPOS_RATIO": Key(3, "int", "Hard negatives for each positive of an image.", minimum=1),
     "EMPTY_NEGATIVES": Key(10, "int", "Hard negatives taken from an image without objects.", minimum=0),
@@ -258,6 +262,13 @@ DATASET = {
         lengths=(3,),
     ),
     "PROB": Key(0.6, "float", "Probability of the expand augmentation.", minimum=0, maximum=1),
+    "CROP_PROB": Key(
+        1.0,
+        "float",
+        "Probability that one of the seven crop modes of SSD is drawn; a lower one learns faster in short trainings.",
+        minimum=0,
+        maximum=1,
+    ),
     "CROP_OVERLAP": Key(
         "any",
         "choice",

@@ -229,6 +229,8 @@ def _unchanged(packed):
 
 
 def _start_worker(worker: int):
-    """Ctrl-C is left to the training process; every worker computes on one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals that a terminal or job manager sends to all processes are left to the training process, which ends its
+    workers itself; every worker computes on one core."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)

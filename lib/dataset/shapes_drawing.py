@@ -25,7 +25,8 @@ _TILE_REACH = 0.75  # a texture tile covers +-0.75 sizes around the centre, more
 @dataclass(frozen=True)
 class Shape:
     """One object: its kind (class or distractor); centre and size (geometric mean of width and height) in pixels;
-    rotation in radians; height over width before it; place (-1 to 1) in the variety of its class; seed of its surface.
+    rotation in radians; height over width before it; place (-1 to 1) in the variety of its class; seed of its surface;
+    its hue (0 to 6, None for any colour).
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Shape:
     aspect: float = 1.0
     variant: float = 0.0
     seed: int = 0
+    hue: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,28 +195,33 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
 
 def random_colour(rng: np.random.Generator) -> np.ndarray:
     """BGR float [3], any hue, often pale or grey."""
-    hue, saturation, value = rng.uniform(0, 6), 0.9 * rng.random() ** 1.6, rng.uniform(0.12, 1.0)
+    return _colour(rng.uniform(0, 6), 0.9 * rng.random() ** 1.6, rng.uniform(0.12, 1.0))
+
+
+def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
     ramp = np.clip(np.abs((hue + np.array([2.0, 4.0, 0.0])) % 6 - 3) - 1, 0, 1)
     return 255 * value * (1 - saturation + saturation * ramp)
 
 
-def _look(seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
-    """The generator of an object's look, and its two colours."""
+def _look(seed: int, hue: float | None) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    """The generator of an object's look, and its two colours: vivid ones about `hue`, or any."""
     rng = np.random.default_rng((seed, 1))
     first = random_colour(rng)
-    return rng, first, first + rng.uniform(0.2, 0.55) * (random_colour(rng) - first)
+    if hue is not None:
+        first = _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.35, 1.0))
+    return rng, first, first + rng.uniform(0.15, 0.45) * (random_colour(rng) - first)
 
 
-def mean_colour(seed: int) -> np.ndarray:
-    """About the mean BGR colour of the texture with that seed."""
-    _, first, second = _look(seed)
+def mean_colour(shape: Shape) -> np.ndarray:
+    """About the mean BGR colour of an object."""
+    _, first, second = _look(shape.seed, shape.hue)
     return (first + second) / 2
 
 
 @lru_cache(maxsize=256)
-def texture(seed: int, side: int = TILE) -> np.ndarray:
+def texture(seed: int, hue: float | None = None, side: int = TILE) -> np.ndarray:
     """A square tile uint8 [side, side, 3]: the surface of an object, in its own frame."""
-    rng, first, second = _look(seed)
+    rng, first, second = _look(seed, hue)
     kind = rng.choice(list(TEXTURES), p=list(TEXTURES.values()))
     angle, pitch, phase = rng.uniform(0, math.pi), rng.uniform(0.1, 0.35), rng.uniform(0, 2 * math.pi)
     grid = (np.arange(side, dtype=np.float32) + 0.5) / side * (2 * _TILE_REACH)
@@ -261,7 +268,7 @@ def _surface(shape: Shape, light: Light, window: _Window, coverage: np.ndarray) 
     """The shaded texture uint8 BGR of a window around the object, and the object's rim if it has one."""
     x1, y1, x2, y2 = window
     side = TILE if shape.size > TILE / 3 else TILE // 3  # a coarser tile for a small object, against aliasing
-    tile = cv2.resize(texture(shape.seed), (side, side), interpolation=cv2.INTER_AREA)
+    tile = cv2.resize(texture(shape.seed, shape.hue), (side, side), interpolation=cv2.INTER_AREA)
     zoom = 2 * _TILE_REACH * shape.size / side
     cos, sin = zoom * math.cos(shape.angle), zoom * math.sin(shape.angle)
     half = (side - 1) / 2

@@ -66,10 +66,11 @@ class Augmentation:
 class TrainTransform:
     """SSD augmentation (Liu et al. 2016, sections 2.2 and 3.6): crop, photometric, expand, mirror, resize.
 
-    image_size is (height, width) of the output; prob the probability of expand; crop_overlap 'any' or 'all': which
-    objects must reach the IoU of the drawn crop mode; objects whose shorter side is below min_box_size of the output
-    are left out; pixel_means, in color_order, is the colour around an expanded image.  An image whose objects would
-    all be lost is only resized.  Images without objects are augmented like the others and stay empty.
+    image_size is (height, width) of the output; prob the probability of expand, crop_prob that of drawing a crop mode
+    (one of the seven is no crop); crop_overlap 'any' or 'all': which objects must reach the IoU of the drawn mode;
+    objects whose shorter side is below min_box_size of the output are left out; pixel_means, in color_order, is the
+    colour around an expanded image.  An image whose objects would all be lost is only resized.  Images without
+    objects are augmented like the others and stay empty.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class TrainTransform:
         min_box_size: float = 0.01,
         pixel_means=(103.94, 116.78, 123.68),
         color_order: str = "BGR",
+        crop_prob: float = 1.0,
     ):
         self.height, self.width = (int(side) for side in image_size)
         self.prob, self.crop_overlap, self.min_box_size = prob, crop_overlap, min_box_size
+        self.crop_prob = crop_prob
         self.color_order = color_order
         means = pixel_means[::-1] if color_order == "RGB" else pixel_means
         self.mean_color = tuple(int(value) for value in np.clip(np.rint(means), 0, 255))
@@ -102,7 +105,7 @@ class TrainTransform:
 
     def draw(self, size, boxes, rng) -> Augmentation:
         """All random decisions for an image of `size` (height, width) with these boxes [N, 4] xyxy pixels."""
-        crop = draw_crop(size, boxes, self.crop_overlap, rng)
+        crop = draw_crop(size, boxes, self.crop_overlap, rng) if rng.random() < self.crop_prob else None
         brightness, contrast, hue, saturation, expand, mirror = rng.random(6)
         choice = Augmentation(
             crop=crop,
@@ -203,7 +206,13 @@ def create_transforms(cfg, train: bool):
     if not train:
         return EvalTransform(cfg.MODEL.IMAGE_SIZE, data.COLOR_ORDER)
     return TrainTransform(
-        cfg.MODEL.IMAGE_SIZE, data.PROB, data.CROP_OVERLAP, data.MIN_BOX_SIZE, data.PIXEL_MEANS, data.COLOR_ORDER
+        cfg.MODEL.IMAGE_SIZE,
+        data.PROB,
+        data.CROP_OVERLAP,
+        data.MIN_BOX_SIZE,
+        data.PIXEL_MEANS,
+        data.COLOR_ORDER,
+        data.CROP_PROB,
     )
 
 

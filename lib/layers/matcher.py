@@ -13,20 +13,25 @@ class Matches(NamedTuple):
     """For each prior of each image: the object it answers for and that object's label.
 
     boxes [B, P, 4] xyxy of the matched object (of any object where the label is 0); labels int64 [B, P], 0 for
-    background; num_objects [B] counts the objects of the images.
+    background; ignored bool [B, P] marks priors that are too close to an object to be background.
     """
 
     boxes: Tensor
     labels: Tensor
-    num_objects: Tensor
+    ignored: Tensor
 
 
 class Matcher:
     """Matches each prior to the object it overlaps most, if the IoU reaches `threshold`; and each object to its best
-    prior whatever the IoU, so that none goes unlearnt (a later object wins a prior that two want)."""
+    prior whatever the IoU, so that none goes unlearnt (a later object wins a prior that two want).
 
-    def __init__(self, threshold: float = 0.5):
+    Priors whose IoU lies between `background_threshold` and `threshold` are neither object nor background; by default
+    there are none.
+    """
+
+    def __init__(self, threshold: float = 0.5, background_threshold: float | None = None):
         self.threshold = threshold
+        self.background_threshold = threshold if background_threshold is None else background_threshold
 
     @torch.no_grad()
     def __call__(self, targets: list[Target], priors: Tensor) -> Matches:
@@ -34,7 +39,7 @@ class Matcher:
         boxes, labels, num_objects = pad_targets(targets, priors)
         if boxes.shape[1] == 0:
             shape = (len(targets), len(priors))
-            return Matches(boxes.new_zeros(*shape, 4), labels.new_zeros(shape), num_objects)
+            return Matches(boxes.new_zeros(*shape, 4), labels.new_zeros(shape), labels.new_zeros(shape).bool())
         present = torch.arange(boxes.shape[1], device=boxes.device) < num_objects[:, None]
         iou = pairwise_iou(boxes, cxcywh_to_xyxy(priors))  # [B, N, P]; padding has no area and so IoU 0
         best_iou, matched = iou.max(1)
@@ -44,7 +49,7 @@ class Matcher:
         matched = torch.where(forced >= 0, forced, matched)
         matched_boxes = boxes.gather(1, matched[..., None].expand(-1, -1, 4))
         matched_labels = labels.gather(1, matched).masked_fill_(~positive, 0)
-        return Matches(matched_boxes, matched_labels, num_objects)
+        return Matches(matched_boxes, matched_labels, ~positive & (best_iou >= self.background_threshold))
 
     @staticmethod
     def _forced(own_prior: Tensor, valid: Tensor, num_priors: int) -> Tensor:

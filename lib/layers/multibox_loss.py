@@ -29,11 +29,11 @@ class MultiBoxLoss(nn.Module):
 
     def forward(self, predictions: Predictions, targets: list[Target]) -> dict[str, Tensor]:
         loc, conf, priors = predictions.loc.float(), predictions.conf.float(), predictions.priors
-        boxes, labels, _ = self.matcher(targets, priors)
+        boxes, labels, ignored = self.matcher(targets, priors)
         positive = labels > 0
         num_positives = positive.sum(1)
         normaliser = num_positives.clamp(min=1).sum()
-        selected = positive | self._hard_negatives(conf, positive, num_positives)
+        selected = positive | self._hard_negatives(conf, positive | ignored, num_positives)
         return {
             "loc_loss": self._loc_loss(loc, boxes, priors, positive) / normaliser,
             "conf_loss": _cross_entropy_sum(conf, labels, selected) / normaliser,
@@ -49,18 +49,19 @@ class MultiBoxLoss(nn.Module):
         return F.smooth_l1_loss(loc[image, prior], encoded, reduction="sum")
 
     @torch.no_grad()
-    def _hard_negatives(self, conf: Tensor, positive: Tensor, num_positives: Tensor) -> Tensor:
-        """Mask [B, P] of the background priors with the largest loss, as many for each image as its positives ask."""
+    def _hard_negatives(self, conf: Tensor, excluded: Tensor, num_positives: Tensor) -> Tensor:
+        """Mask [B, P] of the priors with the largest background loss outside `excluded`, as many for each image as its
+        positives ask."""
         num_priors = conf.shape[1]
         wanted = (self.negatives_per_positive * num_positives).clamp(max=num_priors - 1)
         wanted = torch.where(num_positives > 0, wanted, min(self.negatives_if_empty, num_priors))
         # Cross entropy of the background class, which is the target of every negative.
-        loss = (conf.logsumexp(2) - conf[..., 0]).masked_fill(positive, -1)
+        loss = (conf.logsumexp(2) - conf[..., 0]).masked_fill(excluded, -1)
         # The largest possible number on a GPU, where asking for the real one would make the host wait.
         depth = num_priors if conf.is_cuda else int(wanted.max())
         values, order = loss.topk(depth, dim=1)
         taken = (torch.arange(depth, device=conf.device) < wanted[:, None]) & (values >= 0)
-        return torch.zeros_like(positive).scatter_(1, order, taken)
+        return torch.zeros_like(excluded).scatter_(1, order, taken)
 
 
 def _cross_entropy_sum(conf: Tensor, labels: Tensor, selected: Tensor) -> Tensor:

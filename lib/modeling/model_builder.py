@@ -51,7 +51,8 @@ def create_backbone(cfg) -> Backbone:
 
 def create_criterion(cfg) -> nn.Module:
     """The loss: (Predictions, targets) -> dict of named scalar losses."""
-    matcher = Matcher(cfg.MATCHER.MATCHED_THRESHOLD)
+    matched, unmatched = cfg.MATCHER.MATCHED_THRESHOLD, cfg.MATCHER.UNMATCHED_THRESHOLD
+    matcher = Matcher(matched, min(matched, unmatched))
     return MultiBoxLoss(matcher, cfg.MATCHER.VARIANCE, cfg.MATCHER.NEGPOS_RATIO, cfg.MATCHER.EMPTY_NEGATIVES)
 
 

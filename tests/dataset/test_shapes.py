@@ -143,7 +143,7 @@ def test_counts_classes_and_sizes_are_spread():
     share = np.bincount(labels, minlength=7)[1:] / len(labels)
     assert share.min() > 0.12 and share.max() < 0.22  # 1/6 each
     sizes = np.array([shape.size for scene in planned for shape in scene.shapes]) / 120
-    assert 0.07 <= sizes.min() < 0.08 and 0.5 < sizes.max() <= 0.6
+    assert 0.12 <= sizes.min() < 0.16 and 0.5 < sizes.max() <= 0.6
 
 
 def test_colour_tells_nothing_about_the_class():

@@ -58,3 +58,13 @@ def test_images_without_objects_alone():
 @pytest.mark.parametrize("box", [[0.5, 0.5, 0.5, 0.5], [1.5, 0.0, 1.7, 1.0]])
 def test_an_object_that_overlaps_nothing_claims_no_prior(box):
     assert not Matcher()([target([*box, 4])], PRIORS).labels.any()
+
+
+def test_priors_between_the_thresholds_are_ignored():
+    # IoU 0.8 with prior 0 (positive) and 0.1 / 0.4 = 0.25 with prior 1.
+    rows = [0.0, 0.0, 0.2, 1.0, 3]
+    near = target([0.05, 0.0, 0.35, 1.0, 3])  # overlaps prior 0 by 0.2 of 0.35 and prior 1 by 0.1 of 0.45
+    assert not Matcher(0.5)([target(rows)], PRIORS).ignored.any()
+    matches = Matcher(0.5, 0.2)([near], PRIORS)
+    assert matches.labels.tolist() == [[3, 0, 0, 0]]
+    assert matches.ignored.tolist() == [[False, True, False, False]]

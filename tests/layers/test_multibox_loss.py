@@ -83,6 +83,15 @@ def test_an_empty_image_leaves_the_others_exact():
         assert with_empty[name].item() == pytest.approx(loss.item() * num_positives / (num_positives + 1), rel=1e-5)
 
 
+def test_ignored_priors_are_never_hard_negatives():
+    predictions, targets = random_case(counts=(4, 4))
+    matcher = Matcher(0.5, 0.3)
+    sum(MultiBoxLoss(matcher, negatives_per_positive=1000)(predictions, targets).values()).backward()
+    matches = matcher(targets, predictions.priors)
+    assert matches.ignored.any()
+    assert torch.equal(predictions.conf.grad.abs().sum(2) == 0, matches.ignored)
+
+
 def test_extreme_logits_stay_finite():
     predictions, targets = random_case()
     huge = Predictions(predictions.loc, predictions.conf * 1e4, predictions.priors, None)
