@@ -99,9 +99,10 @@ TRAIN = {
     "MAX_EPOCHS": Key(300, "int", "Number of the last epoch, counted from 1.", minimum=1),
     "BATCH_SIZE": Key(32, "int", "Images in a training batch.", minimum=1),
     "TRAINABLE_SCOPE": Key(
-        "base,extras,norm,loc,conf,transforms,pyramids",
+        "",
         "str",
-        "Comma list of the parts that learn: base, norm, extras, loc, conf, transforms, pyramids or parameter paths.",
+        "Comma list of the parts that learn: base, norm, extras, loc, conf, transforms, pyramids or parameter paths; "
+        "'' is all.",
     ),
     "RESUME_SCOPE": Key(
         "", "str", "Comma list of the parts that RESUME_CHECKPOINT fills, in the same words; '' is all."

@@ -146,7 +146,7 @@ def scope_prefixes(scope: str, model: nn.Module, key: str) -> list[str]:
         if any(in_scope(name, [prefix]) for name in names):
             prefixes.append(prefix)
         elif word in FAMILY_PREFIXES:
-            logger.debug("%s: this model has no parameters under '%s'", key, word)
+            logger.warning("%s: this model has no parameters under '%s'", key, word)
         else:
             tops = {".".join(name.split(".")[:2]) for name in names} | set(FAMILY_PREFIXES)
             raise UserError(f"{key}: '{word}' is no part of the model; {nearest(word, tops)}")

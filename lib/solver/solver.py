@@ -87,12 +87,12 @@ class Solver:
         with StopRequest() as stop:
             while state.epoch < epochs:
                 self._train_epoch(task, state, loader, partial(autocast, self.device, dtype), stop)
-                if (
-                    stop.received is None
-                    and cfg.TRAIN.TRACK_MAP
-                    and due(state.epoch, cfg.TRAIN.TRACK_MAP_EVERY, epochs)
-                ):
-                    self._track_map(state)
+                if stop.received is None and self._map_is_due(state.epoch):
+                    try:
+                        self._track_map(state)
+                    except KeyboardInterrupt:  # a second Ctrl-C gives up the evaluation, not the epoch before it
+                        self._save(state)
+                        raise
                 if stop.received is not None:
                     raise Stopped(stop.received, self._save(state))
                 if due(state.epoch, cfg.TRAIN.CHECKPOINTS_EPOCHS, epochs):
@@ -176,6 +176,10 @@ class Solver:
             + ", ".join(f"{name} {value:g}" for name, value in losses.items())
             + f", learning rate {rate:g}, images {', '.join(images)}; a lower TRAIN.OPTIMIZER.LEARNING_RATE often helps"
         )
+
+    def _map_is_due(self, epoch: int) -> bool:
+        settings = self.cfg.TRAIN
+        return settings.TRACK_MAP and due(epoch, settings.TRACK_MAP_EVERY, settings.MAX_EPOCHS)
 
     def _track_map(self, state: TrainState) -> None:
         """Score the averaged weights on the evaluation images and keep them if they are the best so far."""

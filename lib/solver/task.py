@@ -1,5 +1,7 @@
 """What one training step computes: normalise, run the clip through the detector, average the losses."""
 
+from contextlib import nullcontext
+
 from torch import Tensor, nn
 
 from ..layers.normalize import Normalize
@@ -18,7 +20,7 @@ class DetectionTask(nn.Module):
         super().__init__()
         self.model, self.criterion, self.normalize = model, criterion, normalize
 
-    def forward(self, clip: Clip, state=None, autocast=None) -> tuple[dict[str, Tensor], object]:
+    def forward(self, clip: Clip, state=None, autocast=nullcontext) -> tuple[dict[str, Tensor], object]:
         """`autocast` is a function that returns the context in which the network runs; the criterion runs outside."""
         totals: dict[str, Tensor] = {}
         for batch in clip:

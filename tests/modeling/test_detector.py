@@ -187,4 +187,5 @@ def test_levels_beyond_the_shortest_list_are_cut_and_named(caplog):
     model = create_model(cfg)
     assert len(model.neck.channels) == 4
     (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
-    assert "first 4 levels" in record.getMessage() and "'S'" in record.getMessage()
+    assert "first 4 levels" in record.getMessage()
+    assert "without tokens ['S'] and the last 2 lists of ASPECT_RATIOS" in record.getMessage()

@@ -30,11 +30,14 @@ def parse_levels(feature_layer, num_ratios: int | None, backbone: Backbone, toke
     names, channels = _pair(feature_layer)
     count = min(len(names), len(channels), *([] if num_ratios is None else [num_ratios]))
     if max(len(names), len(channels), num_ratios or 0) > count:
+        cut = [f"tokens {names[count:]}"] if names[count:] else []
+        cut += [f"channels {channels[count:]}"] if channels[count:] else []
+        cut += [f"the last {num_ratios - count} lists of ASPECT_RATIOS"] if (num_ratios or 0) > count else []
         logger.warning(
-            "MODEL.FEATURE_LAYER has %d tokens and %d channels, ASPECT_RATIOS %s lists; only the first %d levels are "
-            "built, dropped: tokens %s, channels %s",
-            len(names), len(channels), num_ratios, count, names[count:], channels[count:],
-        )  # fmt: skip
+            "MODEL.FEATURE_LAYER and ASPECT_RATIOS are of unequal length: the first %d levels are built, without %s",
+            count,
+            " and ".join(cut),
+        )
     levels = [Level(*pair) for pair in zip(names[:count], channels[:count], strict=True)]
     previous = -1
     for position, level in enumerate(levels):
