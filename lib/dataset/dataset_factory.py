@@ -7,6 +7,7 @@ arrays, and becomes a `Batch` there.
 import logging
 import os
 import signal
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -228,9 +229,18 @@ def _unchanged(packed):
     return packed
 
 
+def _obey_parent(parent: int):
+    """End this process when its parent sends SIGTERM; the same signal from anybody else goes by."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
 def _start_worker(worker: int):
     """Signals that a terminal or job manager sends to all processes are left to the training process, which ends its
     workers itself; every worker computes on one core."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere a worker dies of any SIGTERM
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)

@@ -43,8 +43,6 @@ def create_backbone(cfg) -> Backbone:
     model = cfg.MODEL
     build = NETS.get(model.NETS)
     if model.NETS == "mobilenet_v2_cut":
-        if len(model.BASE_STRUCTURE) != 7 or min(model.BASE_STRUCTURE) < 1:
-            raise UserError(f"MODEL.BASE_STRUCTURE: expected 7 block counts of at least 1, got {model.BASE_STRUCTURE}")
         return build(model.DEPTH_MULTIPLIER, model.BASE_STRUCTURE)
     return build()
 

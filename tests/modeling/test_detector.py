@@ -55,7 +55,7 @@ def test_reference_figures(variant, net, layers, geometry, classes, num_priors, 
 
 
 @pytest.mark.parametrize(
-    "name", ["cut1_train_prune3", "ssd_lite_mobilenetv2_train_voc", "ssd_lite_mobilenetv1_train_coco"]
+    "name", ["cut1_train_prune3", "ssd_lite_mobilenetv2_train_voc", "cfgs__ssd_lite_mobilenetv1_train_coco"]
 )
 def test_parity_with_published_networks(shared, name):
     """loc and conf of the original code for weights and an image that the script of the figures draws."""
@@ -156,7 +156,8 @@ BAD = [
     (["MODEL.FEATURE_LAYER=[[22,35],[512,1024]]"], "layers 0 to 34"),
     (["MODEL.FEATURE_LAYER=[[34,22],[1024,512]]"], "ascending"),
     (["MODEL.FEATURE_LAYER=[[22,34],[512,512]]"], "1024 channels, not 512"),
-    (["MODEL.FEATURE_LAYER=[[S,34],[512,1024]]"], "first entry must be a layer index"),
+    (["MODEL.FEATURE_LAYER=[[S],[512]]"], "first entry must be a layer index"),
+    (["MODEL.FEATURE_LAYER=[[S,34],[512,1024]]"], "layer indices come first"),
     (["MODEL.FEATURE_LAYER=[22,34]"], "two lists"),
     (["MODEL.FEATURE_LAYER=[[22,34],[512,0]]"], "positive number"),
     (["MODEL.STEPS=[[8,8],[16,16]]"], "MODEL.STEPS has 2 entries, the model 6 levels"),
@@ -165,7 +166,7 @@ BAD = [
     (["MODEL.ASPECT_RATIOS=[[1,[1,2]],[1],[1],[1],[1],[1]]"], "not a mixture"),
     (["MODEL.ASPECT_RATIOS=[[1],[-2],[1],[1],[1],[1]]"], "level 1"),
     (["MODEL.IMAGE_SIZE=60"], "MODEL.IMAGE_SIZE [60, 60] does not pass through vgg16"),
-    (["MODEL.NETS=mobilenet_v2_cut", "MODEL.SSDS=ssd_lite", "MODEL.BASE_STRUCTURE=[1,2]"], "7 block counts"),
+    (["MODEL.NETS=mobilenet_v2_cut", "MODEL.SSDS=ssd_lite", "MODEL.BASE_STRUCTURE=[1,2]"], "has 2 entries; allowed: 7"),
 ]
 
 

@@ -201,10 +201,11 @@ def test_learns_a_plain_set_by_heart(tiny, tmp_path):
     draw_plain_set(tmp_path / "plain")
     cfg = tiny(
         f"DATASET.DATASET_DIR={tmp_path / 'plain'}", "DATASET.TEST_SETS=train", "MODEL.IMAGE_SIZE=96",
-        "MODEL.FEATURE_LAYER=[[11,13],[128,256]]", "MODEL.SIZES=[0.25,0.5]", "TRAIN.MAX_EPOCHS=120",
-        "TRAIN.CHECKPOINTS_EPOCHS=120", "TRAIN.TRACK_MAP=False", "TRAIN.BATCH_SIZE=8", "TRAIN.OPTIMIZER.OPTIMIZER=adam",
-        "TRAIN.OPTIMIZER.LEARNING_RATE=0.005", "TRAIN.OPTIMIZER.MOMENTUM_2=0.999", "TRAIN.LR_SCHEDULER.SCHEDULER=SGDR",
-        "TRAIN.EMA_DECAY=0.9", "DATASET.PROB=0.2", "PHASE=train,test",
+        "MODEL.FEATURE_LAYER=[[5,11,13],[64,128,256]]", "MODEL.SIZES=[[20,20],[36,36],[60,60],[90,90]]",
+        "TRAIN.MAX_EPOCHS=60", "TRAIN.CHECKPOINTS_EPOCHS=60", "TRAIN.TRACK_MAP=False", "TRAIN.BATCH_SIZE=8",
+        "TRAIN.OPTIMIZER.OPTIMIZER=adam", "TRAIN.OPTIMIZER.LEARNING_RATE=0.003", "TRAIN.OPTIMIZER.MOMENTUM_2=0.999",
+        "TRAIN.LR_SCHEDULER.SCHEDULER=SGDR", "TRAIN.EMA_DECAY=0.9", "DATASET.PROB=0", "DATASET.CROP_PROB=0",
+        "MATCHER.UNMATCHED_THRESHOLD=0.4", "PHASE=train,test",
     )  # fmt: skip
     Solver(cfg).run()
     assert json.loads((tmp_path / "run" / "results.json").read_text())["mAP"] > 0.9
