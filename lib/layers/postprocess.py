@@ -35,9 +35,12 @@ class PostProcess:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor | None = None) -> list[Detections]:
         loc, priors = predictions.loc.float(), predictions.priors
-        scores = predictions.conf.float().softmax(2)[..., 1:].transpose(1, 2)  # [B, C - 1, P]
-        depth = min(self.max_detections, scores.shape[2])
-        scores, prior = scores.topk(depth, dim=2)
+        scores = predictions.conf.float().softmax(2)[..., 1:]  # [B, P, C - 1]
+        # A trained network is sure of the background almost everywhere: what no class of no image needs goes first.
+        wanted = (scores.amax(2) > self.score_threshold).any(0).nonzero()[:, 0]
+        scores = scores[:, wanted].transpose(1, 2)  # [B, C - 1, wanted priors]
+        scores, rank = scores.topk(min(self.max_detections, len(wanted)), dim=2)
+        prior = wanted[rank]
         image, label, rank = (scores > self.score_threshold).nonzero(as_tuple=True)
         scores, prior = scores[image, label, rank], prior[image, label, rank]
         boxes = decode_boxes(loc[image, prior], priors[prior], self.variance)
