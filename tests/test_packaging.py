@@ -79,7 +79,7 @@ def test_what_tests_import_is_in_requirements_txt():
     missing = {
         name: path
         for name, path in imported.items()
-        if name not in ("lib", "tests", "tomli") and DISTRIBUTIONS.get(name, name).lower() not in required
+        if name not in ("lib", "tests", "tomli", "tomllib") and DISTRIBUTIONS.get(name, name).lower() not in required
     }
     assert not missing
 
