@@ -46,7 +46,7 @@ class ObjectDetector:
         self.batch_size = cfg.TEST.BATCH_SIZE
         self.dtype = resolve_precision(cfg.MODEL.PRECISION, self.device, training=False)
         self.model = create_model(cfg)
-        ckpt.copy_weights(self.model, ckpt.weights_of(content, checkpoint), checkpoint).require_complete()
+        ckpt.copy_weights(self.model, content, checkpoint).require_complete()
         self.model.to(self.device, memory_format=torch.channels_last).eval()
         self.transform = create_transforms(cfg, train=False)
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)

@@ -60,11 +60,6 @@ class Batch:
         targets = [target.to(device) for target in self.targets]
         return Batch(self.images.to(device, non_blocking=True), targets, self.first.to(device, non_blocking=True))
 
-    def pin_memory(self) -> "Batch":
-        """The batch with its images in page-locked memory; called by the data loader."""
-        self.images = self.images.pin_memory()
-        return self
-
 
 Clip = list[Batch]
 """T frames of B videos in order of time; a batch of stills is a clip of length one."""

@@ -164,11 +164,12 @@ def load_weights(model: nn.Module, path, scope: str = "") -> LoadReport:
     Tensors of another shape are left alone and reported, as are names that only one side has.  Raises UserError for
     an unreadable file, and where nothing fits.
     """
-    return copy_weights(model, weights_of(read_checkpoint(path), path), path, scope)
+    return copy_weights(model, read_checkpoint(path), path, scope)
 
 
-def copy_weights(model: nn.Module, state: dict, path, scope: str = "") -> LoadReport:
-    """`load_weights` from a state dict in the names of our models; `path` names it in messages."""
+def copy_weights(model: nn.Module, content: dict, path, scope: str = "") -> LoadReport:
+    """`load_weights` from the content of a file that has been read; `path` names it in messages."""
+    state = weights_of(content, path)
     prefixes = scope_prefixes(scope, model, "RESUME_SCOPE")
     report = LoadReport(str(path))
     own = model.state_dict()

@@ -40,9 +40,7 @@ class Evaluator:
         self.dtype = dtype
 
     @torch.no_grad()
-    def run(
-        self, model: nn.Module, loader, consume: Callable[[list[Detections], Batch], None], title: str, criterion=None
-    ):
+    def run(self, model: nn.Module, loader, consume: Consumer, title: str, criterion=None):
         """Give `consume` the detections of every batch; returns (Speed, mean losses, empty without criterion)."""
         losses, network, total = LossMeter(), StopWatch(self.device), StopWatch(self.device)
         with evaluating(model), tqdm(total=len(loader.records), desc=title, unit="img", disable=None) as bar:

@@ -211,8 +211,7 @@ class Solver:
             if cfg.RESUME_CHECKPOINT:
                 report = ckpt.load_weights(self.model, cfg.RESUME_CHECKPOINT, cfg.TRAIN.RESUME_SCOPE)
                 logger.info("new run from the weights of RESUME_CHECKPOINT: %s", report)
-                if state.average is not None:
-                    state.average = type(state.average)(self.model, cfg.TRAIN.EMA_DECAY)
+                state.restart_average()
             else:
                 logger.info("new run from fresh weights (seed %d)", cfg.SEED)
             return
@@ -228,11 +227,10 @@ class Solver:
 
     def _resume_weights_only(self, state: TrainState, content: dict, path: Path) -> None:
         """Go on from a checkpoint of the reference family, whose files hold weights and an epoch in their name."""
-        ckpt.copy_weights(self.model, ckpt.weights_of(content, path), path).require_complete()
+        ckpt.copy_weights(self.model, content, path).require_complete()
         state.epoch = ckpt.epoch_of(path)
         state.step = state.epoch * state.learning_rate.steps_per_epoch
-        if state.average is not None:
-            state.average = type(state.average)(self.model, self.cfg.TRAIN.EMA_DECAY)
+        state.restart_average()
         logger.info("continuing %s after epoch %d; it holds weights only, the optimizer starts anew", path, state.epoch)
 
     # ---------------------------------------------------------------------------------------------- eval, test
@@ -260,7 +258,7 @@ class Solver:
         content = ckpt.read_checkpoint(path)
         if ckpt.is_run_checkpoint(content):
             check_same_run(content, path, self.cfg, self.class_names)
-        ckpt.copy_weights(self.model, ckpt.weights_of(content, path), path).require_complete()
+        ckpt.copy_weights(self.model, content, path).require_complete()
         epoch = ckpt.epoch_of(path)
         return content["position"] if ckpt.is_run_checkpoint(content) else {"epoch": epoch, "step": epoch}
 

@@ -22,9 +22,14 @@ class TrainState:
         self.optimizer = create_optimizer(cfg, model)
         self.learning_rate = LearningRate(cfg, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale_gradients)
-        self.average = WeightAverage(model, cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+        self.ema_decay = cfg.TRAIN.EMA_DECAY
+        self.restart_average()
         self.epoch = self.batch = self.step = 0
         self.best: dict = {}
+
+    def restart_average(self) -> None:
+        """Let the average begin with the weights the model has now; there is none where EMA_DECAY is 0."""
+        self.average = WeightAverage(self.model, self.ema_decay) if self.ema_decay else None
 
     def state_dict(self) -> dict:
         """Plain tensors and data."""
