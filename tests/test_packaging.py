@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = {"cv2": "opencv-python", "yaml": "pyyaml"}  # where the names differ
+DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}  # where the names differ
 APT_LINE = "apt-get update && apt-get install -y --no-install-recommends"
 
 

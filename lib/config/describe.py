@@ -4,7 +4,7 @@ import textwrap
 
 from .kinds import KINDS, range_text
 from .loader import KEYS
-from .schema import DERIVED, IGNORED, Key
+from .schema import DERIVED, IGNORED, RECIPE, Key
 from .yaml_text import write_value
 
 WIDTH = 100
@@ -23,7 +23,9 @@ def describe_schema() -> str:
             lines.append(f"{head}  ({takes})")
         else:
             lines += [head, *_wrap(f"({takes})")]
-        lines += _wrap(key.doc)
+        last, recipe = name.rpartition(".")[2], RECIPE.get(section, {})
+        left_out = f"  {write_value(recipe[last])} where a file leaves out {section}." if last in recipe else ""
+        lines += _wrap(key.doc + left_out)
     lines += ["", "KEYS OF OTHER FORKS", "-" * 19, "Accepted in files, without effect."]
     lines += [f"{name}: {hint}" for name, hint in IGNORED.items()]
     return "\n".join(lines).strip("\n") + "\n"

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from .loader import KEYS
-from .schema import DERIVED
+from .schema import DERIVED, IMPLIED
 from .yaml_text import write_value
 
 HEADER = "# Effective configuration; python train.py --cfg THIS_FILE repeats the run."
@@ -36,11 +36,11 @@ def diff_configs(old: dict, new) -> list[tuple]:
     """The keys whose values differ, as (dotted name, old, new), in the order of the schema.
 
     Either side may be an EasyDict or the plain dictionary of a checkpoint.  A key that one side does not have counts
-    there with its default, or None if the schema does not know it either.  Derived keys are left out.
+    there with what is IMPLIED, its default, or None if the schema does not know it either.  Derived keys are left out.
     """
     old, new = flatten_config(old), flatten_config(new)
     names = [*KEYS, *(name for name in (old | new) if name not in KEYS)]
-    defaults = {name: _plain(key.default) for name, key in KEYS.items()}
+    defaults = {name: _plain(key.default) for name, key in KEYS.items()} | IMPLIED
     pairs = [(name, old.get(name, defaults.get(name)), new.get(name, defaults.get(name))) for name in names]
     return [(name, a, b) for name, a, b in pairs if a != b and name not in DERIVED]
 

@@ -28,6 +28,7 @@ KINDS = {
     "ints": "a list of whole numbers",
     "floats": "a list of numbers",
     "size": "[height, width] or one number",
+    "sizes": "a list of sizes, each [height, width] or one number",
     "sets": "a list of split names or [year, split] pairs",
     "workers": "auto or a whole number",
     "levels": "a list, usually one entry a level",
@@ -165,6 +166,13 @@ def _read_size(node: Node, key: Key) -> list[int]:
     return sides if len(sides) == 2 else sides * 2
 
 
+def _read_sizes(node: Node, key: Key) -> list[list[int]]:
+    sizes = [_read_size(item, key) for item in list_items(node, "sizes")]
+    for size in sizes:
+        _check_range(size, key, node)
+    return sizes
+
+
 def _read_sets(node: Node, key: Key) -> list[str | list[str]]:
     items = list_items(node, "sets")
     for item in items:
@@ -221,6 +229,7 @@ _READERS = {
     "ints": lambda node, key: [_read_int(item) for item in list_items(node, "ints")],
     "floats": lambda node, key: [_read_float(item) for item in list_items(node, "floats")],
     "size": _read_size,
+    "sizes": _read_sizes,
     "sets": _read_sets,
     "workers": _read_workers,
     "levels": _read_levels,

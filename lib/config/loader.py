@@ -10,7 +10,7 @@ from easydict import EasyDict
 
 from ..utils.errors import UserError
 from .kinds import Mistake, list_items, read_value
-from .schema import DERIVED, IGNORED, OLD_WORDS, SCHEMA, Key
+from .schema import DERIVED, IGNORED, IMAGENET_COLORS, OLD_WORDS, RECIPE, SCHEMA, Key
 from .yaml_text import Node, at_line, parse_yaml, read_text
 
 logger = logging.getLogger(__name__)
@@ -35,19 +35,20 @@ SECTIONS = dict.fromkeys(".".join(name.split(".")[:n]) for name in KEYS for n in
 def load_config(path=None, overrides: Iterable[str] = ()) -> EasyDict:
     """The effective configuration: defaults, the `_BASE_` files, the file at `path`, then `KEY.SUB=value` overrides.
 
-    `path` None means defaults and overrides only.  Every call returns its own copy.  A mistake is one UserError line
-    with file, line and key.
+    Sections of RECIPE that no file mentions take its values; `path` None means defaults and overrides only.  Every call
+    returns its own copy.  A mistake is one UserError line with file, line and key.
     """
     merged = _Merged()
     try:
         if path is not None:
             merged.add_file(Path(path).expanduser(), ())
+            merged.fill_sections()
         for text in [overrides] if isinstance(overrides, str) else overrides:
             merged.add_override(text)
+        return merged.finish()
     except UserError as error:  # what was given may hold line ends, the message shall not
         line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(error))
         raise UserError(line) from None
-    return merged.finish()
 
 
 def update_derived(cfg: EasyDict) -> EasyDict:
@@ -98,6 +99,12 @@ class _Merged:
         self._merge(sections, "", str(path))
         if self.ignored:
             logger.warning("%s: keys of other forks, without effect here: %s", path, ", ".join(self.ignored))
+
+    def fill_sections(self):
+        """Gives sections that no file mentions the values of RECIPE."""
+        for section, values in RECIPE.items():
+            if not any(name.startswith(f"{section}.") for name in self.given):
+                self.values.update({f"{section}.{name}": value for name, value in values.items()})
 
     def add_override(self, text: str):
         """Merges one KEY.SUB=value."""
@@ -150,6 +157,10 @@ class _Merged:
         values = self.values
         if not values["MODEL.HALF_PRECISION"] and "MODEL.PRECISION" not in self.given:
             values["MODEL.PRECISION"] = "fp32"
+        self._follow_pretrained()
+        if values["TRAIN.EARLY_STOP_EPOCHS"] and not values["TRAIN.TRACK_MAP"]:
+            where = self.given["TRAIN.EARLY_STOP_EPOCHS"]
+            raise UserError(f"{where}: TRAIN.EARLY_STOP_EPOCHS: watches the mAP of TRAIN.TRACK_MAP, which is False")
         values["LOG_DIR"] = values["LOG_DIR"] or values["EXP_DIR"]
         if len(values["TEST.TEST_SCOPE"]) == 1:  # one epoch is the first and the last
             values["TEST.TEST_SCOPE"] = values["TEST.TEST_SCOPE"] * 2
@@ -166,6 +177,19 @@ class _Merged:
         if overruled:
             logger.warning("computed from other keys, not taken from the file: %s", "; ".join(overruled))
         return cfg
+
+    def _follow_pretrained(self):
+        """Sets what MODEL.PRETRAINED decides and nobody gave.
+
+        It is decided here, before any file is opened, so that every later use of the configuration sees the same.
+        """
+        values, pretrained = self.values, self.values["MODEL.PRETRAINED"]
+        if pretrained:
+            colors = {name: value for name, value in IMAGENET_COLORS.items() if name not in self.given}
+            values.update(copy.deepcopy(colors))
+        if values["MODEL.STEM_ACTIVATION"] == "auto":
+            as_torchvision = pretrained and values["MODEL.NETS"].startswith("mobilenet_v2")
+            values["MODEL.STEM_ACTIVATION"] = "relu6" if as_torchvision else "relu"
 
 
 def _base_names(node: Node, where: str) -> list[str]:

@@ -17,9 +17,9 @@ class Key:
 
     Kinds: int, float, bool, str; choice (one of `choices`); choices (a list of them); strs (a list of strings; one
     string stays one where the default is one, else it becomes a list); ints, floats (lists); size ([height, width];
-    one number becomes that pair); sets (image sets: a list of 'split' or [year, split]); workers (int or auto);
-    levels (nested lists with one entry a feature level, shapes checked by the model builder).  A kind with a trailing
-    '?' also takes null.
+    one number becomes that pair); sizes (a list of those); sets (image sets: a list of 'split' or [year, split]);
+    workers (int or auto); levels (nested lists with one entry a feature level, shapes checked by the model builder).
+    A kind with a trailing '?' also takes null.
     """
 
     default: Any
@@ -37,6 +37,20 @@ PHASES = ("train", "eval", "test", "visualize")
 MODEL = {
     "NETS": Key("vgg16", "str", "Name of the base network, one of those registered in lib/modeling/nets."),
     "SSDS": Key("ssd", "str", "Name of the detector variant, one of those registered in lib/modeling/ssds."),
+    "PRETRAINED": Key(
+        "",
+        "str",
+        "Weights of the base, read when a training starts fresh: '' is none, imagenet is torchvision's, else a .pth "
+        "file or its http(s) address.  DATASET.COLOR_ORDER, PIXEL_MEANS and PIXEL_STDS follow torchvision then, where "
+        "they are not given.",
+    ),
+    "STEM_ACTIVATION": Key(
+        "auto",
+        "choice",
+        "Activation after the first convolution of mobilenet_v2, read by no other base: auto is relu6, as in "
+        "torchvision, where PRETRAINED is given, else relu.",
+        ("auto", "relu", "relu6"),
+    ),
     "BASE_STRUCTURE": Key(
         [1, 2, 3, 4, 3, 3, 1],
         "ints",
@@ -115,11 +129,33 @@ TRAIN = {
     "CHECKPOINTS_EPOCHS": Key(
         5, "int", "Save a checkpoint every so many epochs; the last epoch is always saved.", minimum=1
     ),
+    "CHECKPOINTS_ITERATIONS": Key(
+        0,
+        "int",
+        "Also save every so many optimizer steps within an epoch, until the epoch's own checkpoint is there; 0: never.",
+        minimum=0,
+    ),
     "CHECKPOINTS_KEPT": Key(
-        5, "int", "Checkpoints kept besides the best one; older ones of this run are deleted.", minimum=1
+        5,
+        "int",
+        "Checkpoints of whole epochs kept besides the best one; older ones of this run are deleted.",
+        minimum=1,
     ),
     "TRACK_MAP": Key(True, "bool", "Score the model on the evaluation images while it trains, and keep the best."),
     "TRACK_MAP_EVERY": Key(5, "int", "Score every so many epochs, and after the last.", minimum=1),
+    "EARLY_STOP_EPOCHS": Key(
+        0,
+        "int",
+        "End training when an evaluation finds that the best mAP is so many epochs old; 0 never does; needs TRACK_MAP.",
+        minimum=0,
+    ),
+    "IMAGE_SIZES": Key(
+        [],
+        "sizes",
+        "Multi-resolution training: every batch has one of these sizes, each [height, width] or one number; empty is "
+        "MODEL.IMAGE_SIZE alone.  Evaluation always uses MODEL.IMAGE_SIZE.",
+        minimum=1,
+    ),
     "AMP": Key(
         "auto",
         "choice",
@@ -262,6 +298,21 @@ DATASET = {
         maximum=1,
         lengths=(3,),
     ),
+    "ON_BAD": Key(
+        "drop",
+        "choice",
+        "What becomes of faulty boxes, annotations and images: drop leaves out what cannot be used and cuts boxes of "
+        "which at least half lies in the image; clip also repairs reversed corners and cuts every box that touches the "
+        "image; fail ends with their list.  Boxes that leave the image by 1 pixel are cut under all three.",
+        ("drop", "clip", "fail"),
+    ),
+    "EXIF": Key(
+        "ignore",
+        "choice",
+        "Images that EXIF calls rotated: ignore takes the pixels as stored, apply turns them, fail ends with their "
+        "list.",
+        ("ignore", "apply", "fail"),
+    ),
     "PROB": Key(0.6, "float", "Probability of the expand augmentation.", minimum=0, maximum=1),
     "CROP_PROB": Key(
         1.0,
@@ -283,6 +334,44 @@ DATASET = {
         "Objects whose shorter side is below this part of the augmented image are left out of training.",
         minimum=0,
         maximum=1,
+    ),
+    "ROTATION": Key(
+        0.0,
+        "float",
+        "Largest angle in degrees, either way, by which a training image is rotated; 0 is off.",
+        minimum=0,
+        maximum=180,
+    ),
+    "ROTATION_PROB": Key(0.5, "float", "Probability of a rotation where ROTATION is on.", minimum=0, maximum=1),
+    "MOSAIC": Key(
+        0.0,
+        "float",
+        "Probability that a training image is put together from four images of the set.",
+        minimum=0,
+        maximum=1,
+    ),
+    "MIXUP": Key(
+        0.0, "float", "Probability that a training image is blended with another one of the set.", minimum=0, maximum=1
+    ),
+    "PLAIN_EPOCHS": Key(0, "int", "Last epochs of a training, which go without MOSAIC and MIXUP.", minimum=0),
+    "SAMPLING": Key(
+        "uniform",
+        "choice",
+        "How often an image occurs in an epoch: uniform is once; repeat_factor repeats images of classes that few "
+        "images hold; class_weight draws as many images as there are so that CLASS_WEIGHTS decide how often a class "
+        "comes.",
+        ("uniform", "repeat_factor", "class_weight"),
+    ),
+    "REPEAT_THRESHOLD": Key(
+        0.0,
+        "float",
+        "repeat_factor repeats the images of classes that a smaller part of the images than this holds; 0 takes the "
+        "mean over the classes.",
+        minimum=0,
+        maximum=1,
+    ),
+    "CLASS_WEIGHTS": Key(
+        [], "floats", "Weights for class_weight, in the order of the class names; empty is equal ones.", minimum=0
     ),
     "COLOR_ORDER": Key("BGR", "choice", "Order of the colour channels that the weights expect.", ("BGR", "RGB")),
     "PIXEL_MEANS": Key(
@@ -319,6 +408,19 @@ SCHEMA = {
     "DEVICE": Key("auto", "str", "auto is the first GPU, or the CPU; else a torch device such as cuda:1."),
 }
 
+RECIPE = {
+    "TRAIN.OPTIMIZER": {
+        "OPTIMIZER": "adamw",
+        "MOMENTUM_2": 0.999,
+        "WEIGHT_DECAY": 0.05,
+        "DECAY_BIAS_AND_NORM": False,
+    },
+    "TRAIN.LR_SCHEDULER": {"SCHEDULER": "SGDR"},
+    "MATCHER": {"UNMATCHED_THRESHOLD": 0.4},
+}
+"""What a file gets instead of the defaults in a section that it leaves out altogether: settings that learn quickly from
+scratch.  The defaults are those of the reference family, whose files give these sections."""
+
 DERIVED = {
     "TRAIN.LR_SCHEDULER.MAX_EPOCHS": lambda cfg: cfg.TRAIN.MAX_EPOCHS - cfg.TRAIN.LR_SCHEDULER.WARM_UP_EPOCHS,
     "DATASET.IMAGE_SIZE": lambda cfg: cfg.MODEL.IMAGE_SIZE,
@@ -332,8 +434,22 @@ DERIVED = {
 }
 """Keys computed from others after everything is merged, as in the reference family; a YAML value is overruled."""
 
+IMAGENET_COLORS = {
+    "DATASET.COLOR_ORDER": "RGB",
+    "DATASET.PIXEL_MEANS": [123.675, 116.28, 103.53],
+    "DATASET.PIXEL_STDS": [58.395, 57.12, 57.375],
+}
+"""What torchvision's ImageNet weights expect of an image, in levels of 0 to 255."""
+
+INPUT_KEYS = ("MODEL.STEM_ACTIVATION", *IMAGENET_COLORS)
+"""Keys that weights rely on without their shapes showing it: a checkpoint is not used under other values."""
+
+IMPLIED = {"MODEL.STEM_ACTIVATION": "relu"}
+"""What a stored configuration means that lacks the key, because it is older than the key, where that is not its
+default."""
+
 IGNORED = {
-    "PRETRAINED": "weights of the base to start from",
+    "PRETRAINED": "see MODEL.PRETRAINED",
     "RESUME_MODEL": "a pickled model",
     "RESUME_START_EPOCH": "see TRAIN.RESUME",
     "TEST_STEP": "see TRAIN.TRACK_MAP_EVERY",

@@ -20,7 +20,10 @@ from ..structures import Batch, Clip
 from ..utils.errors import UserError
 from . import voc  # noqa: F401  registers its kinds
 from .detection import DATASETS, DetectionDataset, DetectionRecords, to_target
-from .sampler import EpochBatchSampler
+from .image_header import UnreadableImage
+from .inspection import Checks, Finding, add_to_report
+from .mixing import MixingTransform
+from .sampler import EpochBatchSampler, class_shares, repeat_factors
 from .split import SplitPlan
 from .transforms import create_transforms
 
@@ -43,7 +46,8 @@ def create_records(cfg, phase: str, class_names=()) -> DetectionRecords:
         raise UserError("DATASET.DATASET_DIR: no folder is given")
     parse = DATASETS.get(data.DATASET, "DATASET.DATASET")
     plan = SplitPlan(tuple(data.SPLIT), cfg.SEED, cfg.EXP_DIR)
-    records = parse(roots, sets, role, tuple(class_names) or tuple(data.CLASSES), plan, f"DATASET.{key}")
+    checks = Checks(data.ON_BAD, data.EXIF, cfg.EXP_DIR)
+    records = parse(roots, sets, role, tuple(class_names) or tuple(data.CLASSES), plan, f"DATASET.{key}", checks)
     objects = len(records.labels)
     logger.info("%s: %d images, %d objects of %d classes from %s", phase, len(records), objects,
                 len(records.class_names), records.name)  # fmt: skip
@@ -84,12 +88,42 @@ def create_loader(cfg, phase: str, records: DetectionRecords | None = None) -> "
     """The batches of `phase`: augmented and shuffled for train, plain and in order for eval, test and visualize."""
     train = phase == "train"
     records = create_records(cfg, phase) if records is None else records
-    dataset = DetectionDataset(records, create_transforms(cfg, train), cfg.SEED)
-    batch_size = cfg.TRAIN.BATCH_SIZE if train else cfg.TEST.BATCH_SIZE
-    shuffle = train and cfg.DATASET.SHUFFLE
-    sampler = EpochBatchSampler(len(records), batch_size, shuffle, cfg.SEED, drop_last=train, endless=train)
+    go_on = cfg.DATASET.ON_BAD != "fail"
+    dataset = DetectionDataset(records, create_transforms(cfg, train), cfg.SEED, stand_in=train and go_on)
+    if train:
+        _mix(dataset, cfg)
+        sampler = EpochBatchSampler(
+            len(records), cfg.TRAIN.BATCH_SIZE, cfg.DATASET.SHUFFLE, cfg.SEED, drop_last=True, endless=True,
+            repeats=_image_repeats(cfg.DATASET, records), image_sizes=cfg.TRAIN.IMAGE_SIZES,
+        )  # fmt: skip
+    else:
+        sampler = EpochBatchSampler(len(records), cfg.TEST.BATCH_SIZE)
     on_gpu = torch.cuda.is_available() and not cfg.DEVICE.startswith("cpu")
-    return ClipLoader(dataset, sampler, num_workers(cfg.DATASET.NUM_WORKERS), pin_memory=on_gpu)
+    workers = num_workers(cfg.DATASET.NUM_WORKERS)
+    return ClipLoader(dataset, sampler, workers, pin_memory=on_gpu, leave_out=go_on and not train)
+
+
+def _mix(dataset: DetectionDataset, cfg):
+    """Give the data set mosaic and mixup, as far as the configuration asks for them."""
+    data, transform = cfg.DATASET, dataset.transform
+    if data.MOSAIC or data.MIXUP:
+        mixing = MixingTransform(transform, data.MOSAIC, data.MIXUP, dataset.draw_other)
+        dataset.mix(mixing, cfg.TRAIN.MAX_EPOCHS - data.PLAIN_EPOCHS)
+
+
+def _image_repeats(data, records: DetectionRecords):
+    """How often each image comes in an epoch by DATASET.SAMPLING; None is once each."""
+    if data.SAMPLING == "uniform":
+        return None
+    if data.SAMPLING == "repeat_factor":
+        return repeat_factors(records, data.REPEAT_THRESHOLD)
+    weights, names = data.CLASS_WEIGHTS, records.class_names
+    if weights and (len(weights) != len(names) or not sum(weights)):
+        raise UserError(
+            f"DATASET.CLASS_WEIGHTS: {list(weights)} given; it takes one weight for each of the {len(names)} classes "
+            f"{', '.join(names)}, at least one above 0"
+        )
+    return class_shares(records, weights)
 
 
 def num_workers(wanted) -> int:
@@ -104,10 +138,19 @@ class ClipLoader:
     """Iterating yields the rest of one epoch as clips of one Batch, from the position set before.
 
     With an endless sampler (training) a finished epoch is followed by the next one, whose first batches are loaded
-    ahead; otherwise the same images come again.  A UserError in a worker is raised here unchanged.
+    ahead; otherwise the same images come again.  A UserError in a worker is raised here unchanged.  leave_out: images
+    that cannot be read are left out of their batches; `num_left_out` counts those of the last iteration.
     """
 
-    def __init__(self, dataset: DetectionDataset, sampler: EpochBatchSampler, workers: int = 0, pin_memory=False):
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        sampler: EpochBatchSampler,
+        workers: int = 0,
+        pin_memory=False,
+        leave_out: bool = False,
+    ):
+        self.leave_out, self.num_left_out, self._unreadable = leave_out, 0, set()
         self.dataset, self.records, self.sampler = dataset, dataset.records, sampler
         self.class_names, self.num_images = self.records.class_names, len(self.records)
         self.num_batches = len(sampler)
@@ -128,6 +171,7 @@ class ClipLoader:
     def __iter__(self):
         epoch, first = self._position
         self._open(epoch, first)
+        self.num_left_out = 0
         for batch in range(first, self.num_batches):
             if self._stream_position != (epoch, batch):
                 raise RuntimeError("the loader was closed, or iterated anew, before this iteration ended")
@@ -138,13 +182,33 @@ class ClipLoader:
                 self.close()
                 raise UserError(str(packed))
             self._stream_position = (epoch, batch + 1)
-            yield packed.unpack()
+            self._tell_unreadable(packed.unreadable)
+            if packed.images is not None:
+                yield packed.unpack()
+        if first == 0 and self.num_left_out == self.num_images > 0:
+            raise UserError(f"{self.records.name}: none of its {self.num_images} images can be read")
+        if self.num_left_out:
+            logger.warning(
+                "%s: %d of %d images cannot be read and are left out of the scores",
+                self.records.name, self.num_left_out, self.num_images,
+            )  # fmt: skip
         if self.sampler.endless:
             self._position = self._stream_position = (epoch + 1, 0)
 
     def close(self):
         """End the worker processes; iterating again starts new ones."""
         self._loader, self._stream, self._stream_position = None, None, None
+
+    def _tell_unreadable(self, found: dict[int, str]):
+        """Log each file once, with their number so far, and add it to the report of the data set."""
+        self.num_left_out += len(found) if self.leave_out else 0
+        for index in sorted(found.keys() - self._unreadable):
+            self._unreadable.add(index)
+            instead = "left out" if self.leave_out else "another image stands in for it"
+            logger.warning("%s; %s (%d so far)", found[index], instead, len(self._unreadable))
+            add_to_report(
+                self.records.report, "unreadable_image", Finding(self.records.image_path(index), detail=found[index])
+            )
 
     def _open(self, epoch: int, first: int):
         """Have the stream of batches stand at a position: the running one if it is there already."""
@@ -159,7 +223,7 @@ class ClipLoader:
             # A thread pool of OpenCV does not survive the fork of the workers.
             cv2.setNumThreads(0)
         return DataLoader(
-            _BatchReader(self.dataset),
+            _BatchReader(self.dataset, self.leave_out),
             batch_sampler=self.sampler,
             num_workers=self._workers,
             collate_fn=_unchanged,
@@ -174,9 +238,13 @@ class ClipLoader:
 
 @dataclass
 class _Packed:
-    """A batch on its way between processes: few objects, since each tensor costs a file descriptor."""
+    """A batch on its way between processes: few objects, since each tensor costs a file descriptor.
 
-    images: torch.Tensor
+    unreadable {index: reason} tells of files met on the way; images is None where no image is left.
+    """
+
+    unreadable: dict[int, str]
+    images: torch.Tensor | None
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
@@ -186,7 +254,7 @@ class _Packed:
 
     def pin_memory(self) -> "_Packed":
         """Called by the data loader where there is a GPU."""
-        self.images = self.images.pin_memory()
+        self.images = None if self.images is None else self.images.pin_memory()
         return self
 
     def unpack(self) -> Clip:
@@ -202,27 +270,40 @@ class _Packed:
 class _BatchReader(Dataset):
     """Reads whole batches.  A UserError travels as a value, because the data loader would wrap a raised one."""
 
-    def __init__(self, dataset: DetectionDataset):
-        self._dataset = dataset
+    def __init__(self, dataset: DetectionDataset, leave_out: bool = False):
+        self._dataset, self._leave_out = dataset, leave_out
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitems__(self, keys):
         try:
-            samples = [self._dataset.sample(epoch, index) for epoch, index in keys]
+            samples = [sample for key in keys if (sample := self._sample(key)) is not None]
         except UserError as error:
             return error
-        images, boxes, labels, difficult, sizes = zip(*samples, strict=True)
+        unreadable, self._dataset.unreadable = self._dataset.unreadable, {}
+        if not samples:
+            return _Packed(unreadable, None, *[()] * 6)
+        images, boxes, labels, difficult, sizes, shown = zip(*samples, strict=True)
         return _Packed(
+            unreadable,
             torch.from_numpy(np.stack(images)),
             np.concatenate(boxes),
             np.concatenate(labels),
             np.concatenate(difficult),
             [len(found) for found in labels],
-            [self._dataset.records.image_id(index) for _, index in keys],
+            [self._dataset.records.image_id(index) for index in shown],
             list(sizes),
         )
+
+    def _sample(self, key):
+        """The sample of a key, or None for an image that is left out."""
+        try:
+            return self._dataset.sample(*key)
+        except UnreadableImage:
+            if not self._leave_out:
+                raise
+            return None
 
 
 def _unchanged(packed):

@@ -6,6 +6,7 @@ touch reference counts, so memory does not grow with the workers.
 
 import logging
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +14,17 @@ import torch
 from ..structures import Target
 from ..utils.errors import UserError
 from ..utils.registry import Registry
+from .image_header import UnreadableImage
 from .transforms import read_image
 
 logger = logging.getLogger(__name__)
 
 DATASETS = Registry("data set")
-"""Parsers `(roots, sets, role, class_names, plan, where) -> DetectionRecords` by name; voc.py says what they take."""
+"""Parsers `(roots, sets, role, class_names, plan, where, checks) -> DetectionRecords` by name; voc.py says what they
+take."""
+
+MAX_STAND_INS = 100
+"""Images in a row that may be unreadable before training stops: so many are no accident, but a folder that is gone."""
 
 
 class FlatStrings:
@@ -46,7 +52,8 @@ class DetectionRecords:
 
     class_names without the background; paths and ids of the images; sizes int32 [I, 2] (height, width); boxes float32
     [M, 4] xyxy in pixels, 0-based corners; labels int64 [M] from 1; difficult bool [M]; the objects of image i are
-    offsets[i] to offsets[i + 1] of offsets int64 [I + 1].  `name` says where they come from.
+    offsets[i] to offsets[i + 1] of offsets int64 [I + 1].  `name` says where they come from, `exif` how the images
+    are read (DATASET.EXIF) and `report` is the file that tells what is wrong with them, '' for none.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +65,8 @@ class DetectionRecords:
     difficult: np.ndarray
     offsets: np.ndarray
     name: str = ""
+    exif: str = "ignore"
+    report: str = ""
 
     @classmethod
     def build(cls, class_names, paths, ids, sizes, boxes, labels, difficult, counts, name="") -> "DetectionRecords":
@@ -104,6 +113,8 @@ class DetectionRecords:
             **joined,
             offsets=np.concatenate([*offsets, shifts[-1:]]),
             name=" + ".join(part.name for part in parts),
+            exif=parts[0].exif,
+            report=parts[0].report,
         )
 
     def __len__(self) -> int:
@@ -111,6 +122,10 @@ class DetectionRecords:
 
     def image_path(self, index: int) -> str:
         return self.paths[index]
+
+    def read(self, index: int) -> np.ndarray:
+        """Image `index` as uint8 BGR [H, W, 3], turned as its boxes expect; UnreadableImage if it cannot be read."""
+        return read_image(self.image_path(index), self.exif)
 
     def image_id(self, index: int) -> str:
         return self.ids[index]
@@ -137,36 +152,79 @@ class DetectionRecords:
         return np.bincount(self.labels, minlength=len(self.class_names) + 1)[1:]
 
 
-class DetectionDataset(torch.utils.data.Dataset):
-    """Images of `records`, read and transformed; the key of an item is (epoch, index).
+class Photograph(NamedTuple):
+    """Image `index` of a data set, uint8 BGR [H, W, 3], with its boxes float32 [N, 4] in pixels, labels [N] and
+    difficult [N]."""
 
-    The random numbers of an item depend on (seed, epoch, index) only, whichever process loads it.
+    index: int
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+
+
+class DetectionDataset(torch.utils.data.Dataset):
+    """Images of `records`, read and transformed; the key of an item is a sampler's Item, or its first words: epoch,
+    index, how often the index came before in the epoch, (height, width).
+
+    The random numbers of an item depend on seed, epoch, index and repeat only, whichever process loads it.  stand_in:
+    the next readable image takes the place of one that cannot be read, which `unreadable` {index: reason} remembers.
+    `mix` makes the epochs up to a last one use another transform.
     """
 
-    def __init__(self, records: DetectionRecords, transform, seed: int = 0):
-        self.records, self.transform, self.seed = records, transform, seed
+    def __init__(self, records: DetectionRecords, transform, seed: int = 0, stand_in: bool = False):
+        self.records, self.transform, self.seed, self.stand_in = records, transform, seed, stand_in
+        self.unreadable = {}
+        self._mixing, self._last_mixed_epoch = None, 0
         self._size_told = False
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def sample(self, epoch: int, index: int):
-        """(image uint8 [H, W, 3], boxes [N, 4] in the unit square, labels, difficult, size of the file) as arrays;
-        UserError naming a file that cannot be read."""
-        image = read_image(self.records.image_path(index))
+    def mix(self, transform, last_epoch: int):
+        """Use this transform, which may ask `draw_other` for more images, in the epochs up to the last one."""
+        self._mixing, self._last_mixed_epoch = transform, last_epoch
+
+    def draw_other(self, rng):
+        """(image uint8 BGR [H, W, 3], boxes [N, 4] in pixels, labels, difficult) of a random image of the set."""
+        return self.load(int(rng.integers(len(self))))[1:]
+
+    def sample(self, epoch: int, index: int, repeat: int = 0, output_size=None):
+        """(image uint8 [H, W, 3], boxes [N, 4] in the unit square, labels, difficult, size of the file) as arrays, and
+        the index of the image that is shown; UnreadableImage naming a file that cannot be read."""
+        shown, image, boxes, labels, difficult = self.load(index)
         size = image.shape[:2]
-        boxes, labels, difficult = self.records.objects(index)
-        if size != self.records.size(index):
-            boxes, labels, difficult = self._fit(index, size, boxes, labels, difficult)
-        rng = np.random.default_rng((self.seed, epoch, index))
-        image, boxes, labels, difficult = self.transform(image, boxes, labels, difficult, rng)
-        return np.ascontiguousarray(image), boxes, labels, difficult, size
+        rng = np.random.default_rng((self.seed, epoch, index, repeat) if repeat else (self.seed, epoch, index))
+        transform = self._mixing if epoch <= self._last_mixed_epoch else self.transform
+        image, boxes, labels, difficult = transform(image, boxes, labels, difficult, rng, output_size)
+        return np.ascontiguousarray(image), boxes, labels, difficult, size, shown
+
+    def load(self, index: int) -> Photograph:
+        """Image `index`, or what stands in for it: the same one for every process and every time, as long as the
+        same files can be read."""
+        tries = min(len(self), MAX_STAND_INS) if self.stand_in else 1
+        for step in range(tries):
+            shown = (index + step) % len(self)
+            try:
+                return self._load(shown)
+            except UnreadableImage as error:
+                self.unreadable[shown] = str(error)
+                if tries == 1:
+                    raise
+        first = self.unreadable[index]
+        raise UserError(f"{tries} images in a row cannot be read, the first is {first}")
+
+    def _load(self, index: int) -> Photograph:
+        image = self.records.read(index)
+        objects = self.records.objects(index)
+        if image.shape[:2] != self.records.size(index):
+            objects = self._fit(index, image.shape[:2], *objects)
+        return Photograph(index, image, *objects)
 
     def __getitem__(self, key):
-        """(image uint8 [H, W, 3], Target) for key (epoch, index)."""
-        epoch, index = key
-        image, boxes, labels, difficult, size = self.sample(epoch, index)
-        return image, to_target(boxes, labels, difficult, self.records.image_id(index), size)
+        """(image uint8 [H, W, 3], Target) for a key as (epoch, index)."""
+        image, boxes, labels, difficult, size, shown = self.sample(*key)
+        return image, to_target(boxes, labels, difficult, self.records.image_id(shown), size)
 
     def _fit(self, index, size, boxes, labels, difficult):
         """Boxes are pixels of the image as it is read; what the annotation says of its size is put aside."""

@@ -7,40 +7,45 @@ very integers that place the pixels, so the two cannot drift apart.  All random 
 (`TrainTransform.draw`), from the generator handed in; applying them is deterministic.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from ..utils.errors import UserError
-
-READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-"""EXIF rotation is ignored: annotations are taken to be made on the stored pixels."""
+from .geometry import (
+    crop_boxes,
+    cropped_size,
+    draw_crop,
+    draw_expand,
+    mirror_boxes,
+    rotate_boxes,
+    scale_span,
+    turn_and_resize,
+)
+from .image_header import UnreadableImage, decode, read_orientation, turn_upright
 
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_LANCZOS4)
-ANY_CROP = -1.0
-CROP_MODES = (None, 0.1, 0.3, 0.5, 0.7, 0.9, ANY_CROP)
-"""No crop, a crop of at least that IoU with the objects, or any crop that holds an object (SSD, section 2.2)."""
-
-CROP_TRIES = 50
-"""Crops drawn for a mode before another mode is drawn, and modes drawn before the image stays whole."""
-
 LEVELS = np.arange(256, dtype=np.float32)
 
 
-def read_image(path: str) -> np.ndarray:
-    """The image file as uint8 BGR [H, W, 3], whatever its channels and depth; UserError if it cannot be read."""
+def read_image(path: str, exif: str = "ignore") -> np.ndarray:
+    """The image file as uint8 BGR [H, W, 3], whatever its channels and depth.
+
+    exif, as DATASET.EXIF: ignore takes the pixels as they are stored, apply turns them as EXIF says, fail refuses an
+    image that EXIF would turn.  UnreadableImage for a file that is missing, broken or no image.
+    """
     try:
         data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, READ_FLAGS) if data.size else None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except cv2.error as error:
-        raise UserError(f"{path}: OpenCV cannot decode this image ({error.err or error})") from None
-    if image is None:
-        what = f"{data.size} bytes that are no image OpenCV can decode" if data.size else "the file is empty"
-        raise UserError(f"{path}: {what}")
-    return image
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableImage(f"{path}: cannot be read ({reason})") from None
+    image = decode(data, path)
+    orientation = read_orientation(data.tobytes()) if exif != "ignore" else 1
+    if orientation != 1 and exif == "fail":
+        raise UserError(f"{path}: EXIF says that it is rotated (orientation {orientation}), and DATASET.EXIF is fail")
+    return turn_upright(image, orientation)
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,12 @@ class Augmentation:
     """The random decisions for one image; the defaults change nothing.
 
     crop is (x, y, width, height) in pixels of the image; expand (x, y, width, height) the place of the crop on a
-    canvas of that width and height, in pixels of the crop; hue in OpenCV's half degrees; keep_small switches the
-    filter of small boxes off.
+    canvas of that width and height, in pixels of the crop; angle turns the crop about its centre, in degrees
+    anticlockwise; hue in OpenCV's half degrees; keep_small switches the filter of small boxes off.
     """
 
     crop: tuple[int, int, int, int] | None = None
+    angle: float = 0.0
     brightness: float = 0.0
     contrast: float = 1.0
     hue: int = 0
@@ -66,11 +72,12 @@ class Augmentation:
 class TrainTransform:
     """SSD augmentation (Liu et al. 2016, sections 2.2 and 3.6): crop, photometric, expand, mirror, resize.
 
-    image_size is (height, width) of the output; prob the probability of expand, crop_prob that of drawing a crop mode
-    (one of the seven is no crop); crop_overlap 'any' or 'all': which objects must reach the IoU of the drawn mode;
-    objects whose shorter side is below min_box_size of the output are left out; pixel_means, in color_order, is the
-    colour around an expanded image.  An image whose objects would all be lost is only resized.  Images without
-    objects are augmented like the others and stay empty.
+    image_size is (height, width) of the output, unless a call gives one; prob the probability of expand, crop_prob
+    that of drawing a crop mode (one of the seven is no crop); crop_overlap 'any' or 'all': which objects must reach the
+    IoU of the drawn mode; objects whose shorter side is below min_box_size of the output are left out; pixel_means, in
+    color_order, is the colour around an expanded image.  An image whose objects would all be lost is only resized.
+    Images without objects are augmented like the others and stay empty.  rotation is (largest angle in degrees,
+    probability); the corners that it bares get that colour too.
     """
 
     def __init__(
@@ -82,44 +89,63 @@ class TrainTransform:
         pixel_means=(103.94, 116.78, 123.68),
         color_order: str = "BGR",
         crop_prob: float = 1.0,
+        rotation: tuple[float, float] = (0.0, 0.0),
     ):
-        self.height, self.width = (int(side) for side in image_size)
+        self.image_size = tuple(int(side) for side in image_size)
         self.prob, self.crop_overlap, self.min_box_size = prob, crop_overlap, min_box_size
-        self.crop_prob = crop_prob
+        self.crop_prob, self.rotation = crop_prob, rotation
         self.color_order = color_order
         means = pixel_means[::-1] if color_order == "RGB" else pixel_means
         self.mean_color = tuple(int(value) for value in np.clip(np.rint(means), 0, 255))
-        self._canvas = np.full((self.height, self.width, 3), self.mean_color, np.uint8)
 
-    def __call__(self, image, boxes, labels, difficult, rng):
+    def __call__(self, image, boxes, labels, difficult, rng, output_size=None):
         """Augment one image.
 
         image uint8 BGR [H, W, 3]; boxes float32 [N, 4] xyxy pixels; labels int64 [N]; difficult bool [N]; rng a
-        numpy Generator.  Returns (image uint8 [height, width, 3] in color_order, boxes float32 [M, 4] xyxy in the
-        unit square, labels [M], difficult [M]).
+        numpy Generator; output_size (height, width), image_size without it.  Returns (image uint8 [height, width, 3]
+        in color_order, boxes float32 [M, 4] xyxy in the unit square, labels [M], difficult [M]).
         """
-        choice = self.draw(image.shape[:2], boxes, rng)
-        boxes, kept = self._map_boxes(choice, image.shape[:2], boxes)
-        boxes /= np.float32([self.width, self.height] * 2)
-        return self._render(image, choice), boxes, labels[kept], difficult[kept]
+        output_size = output_size or self.image_size
+        choice = self.draw(image.shape[:2], boxes, rng, output_size)
+        boxes, kept = self._map_boxes(choice, image.shape[:2], boxes, output_size)
+        boxes /= np.float32(output_size[::-1] * 2)
+        return self._render(image, choice, output_size), boxes, labels[kept], difficult[kept]
 
-    def draw(self, size, boxes, rng) -> Augmentation:
+    def draw(self, size, boxes, rng, output_size=None) -> Augmentation:
         """All random decisions for an image of `size` (height, width) with these boxes [N, 4] xyxy pixels."""
         crop = draw_crop(size, boxes, self.crop_overlap, rng) if rng.random() < self.crop_prob else None
-        brightness, contrast, hue, saturation, expand, mirror = rng.random(6)
-        choice = Augmentation(
-            crop=crop,
+        expand = draw_expand(cropped_size(size, crop), rng) if rng.random() < self.prob else None
+        choice = replace(self.draw_looks(rng), crop=crop, expand=expand)
+        if len(boxes) and not len(self._map_boxes(choice, size, boxes, output_size or self.image_size)[1]):
+            return Augmentation(interpolation=choice.interpolation, keep_small=True)
+        return choice
+
+    def draw_looks(self, rng) -> Augmentation:
+        """The decisions that do not depend on the image: colours, mirror, angle, interpolation."""
+        brightness, contrast, hue, saturation, mirror = rng.random(5)
+        largest, prob = self.rotation
+        return Augmentation(
+            angle=rng.uniform(-largest, largest) if largest and rng.random() < prob else 0.0,
             brightness=rng.uniform(-32, 32) if brightness < 0.5 else 0.0,
             contrast=rng.uniform(0.5, 1.5) if contrast < 0.5 else 1.0,
             hue=int(rng.integers(-18, 19)) if hue < 0.5 else 0,
             saturation=rng.uniform(0.5, 1.5) if saturation < 0.5 else 1.0,
-            expand=draw_expand(_cropped_size(size, crop), rng) if expand < self.prob else None,
             mirror=bool(mirror < 0.5),
             interpolation=INTERPOLATIONS[rng.integers(len(INTERPOLATIONS))],
         )
-        if len(boxes) and not len(self._map_boxes(choice, size, boxes)[1]):
-            return Augmentation(interpolation=choice.interpolation, keep_small=True)
-        return choice
+
+    def apply(self, choice: Augmentation, image, boxes, output_size):
+        """What the decisions make of an image uint8 BGR [H, W, 3] and its boxes [N, 4] xyxy pixels.
+
+        Returns the output image in color_order, the boxes [M, 4] that lie in it in pixels of it, small ones too, and
+        their indices [M].
+        """
+        boxes, kept = self._map_boxes(replace(choice, keep_small=True), image.shape[:2], boxes, output_size)
+        return self._render(image, choice, output_size), boxes, kept
+
+    def large_enough(self, boxes, output_size) -> np.ndarray:
+        """Mask [N] of the boxes [N, 4], in pixels of the output, whose shorter side is at least min_box_size."""
+        return ((boxes[:, 2:] - boxes[:, :2]) / np.float32(output_size[::-1])).min(axis=1) >= self.min_box_size
 
     def steps(self, image, boxes, labels, difficult, rng) -> list:
         """The augmentation step by step, for pictures: [(name, image in color_order, boxes in pixels of that image)].
@@ -127,10 +153,15 @@ class TrainTransform:
         Shows what __call__ does with a generator in the same state; the last image is the one it returns.
         """
         choice = self.draw(image.shape[:2], boxes, rng)
-        result = self._render(image, choice), self._map_boxes(choice, image.shape[:2], boxes)[0]
+        mapped = self._map_boxes(choice, image.shape[:2], boxes, self.image_size)[0]
+        result = self._render(image, choice, self.image_size), mapped
         shown = [("input", image, boxes)]
         image, boxes = crop_image(image, choice.crop), crop_boxes(boxes, choice.crop)[0]
         shown.append(("crop", image, boxes))
+        if choice.angle:
+            size = image.shape[:2]
+            image, boxes = self._turn(image, choice, size), rotate_boxes(boxes, size, choice.angle)[0]
+            shown.append(("rotate", image, boxes))
         image = distort(np.array(image), choice)
         shown.append(("distort", image, boxes))
         if choice.expand is not None:
@@ -145,42 +176,60 @@ class TrainTransform:
         shown = [(name, reorder(picture, self.color_order), found) for name, picture, found in shown]
         return [*shown, ("resize", *result)]
 
-    def _place(self, choice: Augmentation, size) -> tuple[int, int, int, int]:
+    def _place(self, choice: Augmentation, size, output_size) -> tuple[int, int, int, int]:
         """The rectangle x1, y1, x2, y2 of the output that the cropped image fills."""
+        out_height, out_width = output_size
         if choice.expand is None:
-            return 0, 0, self.width, self.height
+            return 0, 0, out_width, out_height
         x, y, width, height = choice.expand
-        crop_height, crop_width = _cropped_size(size, choice.crop)
-        x1, x2 = _scale_span(x, x + crop_width, self.width / width, self.width)
-        y1, y2 = _scale_span(y, y + crop_height, self.height / height, self.height)
+        crop_height, crop_width = cropped_size(size, choice.crop)
+        x1, x2 = scale_span(x, x + crop_width, out_width / width, out_width)
+        y1, y2 = scale_span(y, y + crop_height, out_height / height, out_height)
         return x1, y1, x2, y2
 
-    def _map_boxes(self, choice: Augmentation, size, boxes):
+    def _map_boxes(self, choice: Augmentation, size, boxes, output_size):
         """Boxes in pixels of the output and the indices of those that remain."""
-        x1, y1, x2, y2 = self._place(choice, size)
-        height, width = _cropped_size(size, choice.crop)
+        x1, y1, x2, y2 = self._place(choice, size, output_size)
+        height, width = cropped_size(size, choice.crop)
         boxes, kept = crop_boxes(boxes, choice.crop)
+        if choice.angle:
+            boxes, inside = rotate_boxes(boxes, (height, width), choice.angle)
+            kept = kept[inside]
         boxes = boxes * np.float32([(x2 - x1) / width, (y2 - y1) / height] * 2) + np.float32([x1, y1, x1, y1])
         if choice.mirror:
-            boxes = mirror_boxes(boxes, self.width)
+            boxes = mirror_boxes(boxes, output_size[1])
         if choice.keep_small:
             return boxes, kept
-        shorter = ((boxes[:, 2:] - boxes[:, :2]) / np.float32([self.width, self.height])).min(axis=1)
-        large = shorter >= self.min_box_size
+        large = self.large_enough(boxes, output_size)
         return boxes[large], kept[large]
 
-    def _render(self, image, choice: Augmentation) -> np.ndarray:
-        """The output image: one resize of the crop into its rectangle."""
-        x1, y1, x2, y2 = self._place(choice, image.shape[:2])
+    def _render(self, image, choice: Augmentation, output_size) -> np.ndarray:
+        """The output image: one resize, or one turn, of the crop into its rectangle."""
+        x1, y1, x2, y2 = self._place(choice, image.shape[:2], output_size)
         view = crop_image(image, choice.crop)
-        output = cv2.resize(view, (x2 - x1, y2 - y1), interpolation=choice.interpolation)
+        if choice.angle:
+            output = self._turn(view, choice, (y2 - y1, x2 - x1))
+        else:
+            output = cv2.resize(view, (x2 - x1, y2 - y1), interpolation=choice.interpolation)
         output = distort(output, choice)
         if choice.expand is not None:
-            patch, output = output, self._canvas.copy()
+            patch, output = output, _plain_image(output_size, self.mean_color).copy()
             output[y1:y2, x1:x2] = patch
         if choice.mirror:
             output = cv2.flip(output, 1)
         return reorder(output, self.color_order)
+
+    def _turn(self, view, choice: Augmentation, output_size) -> np.ndarray:
+        """The crop turned about its centre and resized in one step."""
+        flags = cv2.INTER_LINEAR if choice.interpolation == cv2.INTER_AREA else choice.interpolation  # not for turns
+        matrix = turn_and_resize(view.shape[:2], choice.angle, output_size)
+        return cv2.warpAffine(view, matrix, output_size[::-1], flags=flags, borderValue=self.mean_color)
+
+
+@lru_cache(maxsize=32)
+def _plain_image(size, color) -> np.ndarray:
+    """An image of `size` (height, width) in one colour, not to be written to."""
+    return np.full((*size, 3), color, np.uint8)
 
 
 class EvalTransform:
@@ -190,14 +239,15 @@ class EvalTransform:
         self.height, self.width = (int(side) for side in image_size)
         self.color_order = color_order
 
-    def resize(self, image) -> np.ndarray:
+    def resize(self, image, output_size=None) -> np.ndarray:
         """uint8 BGR [H, W, 3] -> uint8 [height, width, 3] in color_order."""
-        return reorder(cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_LINEAR), self.color_order)
+        height, width = output_size or (self.height, self.width)
+        return reorder(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), self.color_order)
 
-    def __call__(self, image, boxes, labels, difficult, rng=None):
+    def __call__(self, image, boxes, labels, difficult, rng=None, output_size=None):
         """As TrainTransform.__call__, without chance: every object stays."""
         height, width = image.shape[:2]
-        return self.resize(image), boxes / np.float32([width, height] * 2), labels, difficult
+        return self.resize(image, output_size), boxes / np.float32([width, height] * 2), labels, difficult
 
 
 def create_transforms(cfg, train: bool):
@@ -213,39 +263,8 @@ def create_transforms(cfg, train: bool):
         data.PIXEL_MEANS,
         data.COLOR_ORDER,
         data.CROP_PROB,
+        (data.ROTATION, data.ROTATION_PROB),
     )
-
-
-def draw_crop(size, boxes, overlap: str, rng) -> tuple[int, int, int, int] | None:
-    """A random crop (x, y, width, height) of an image of `size` (height, width), or None for the whole image.
-
-    `overlap` 'any': one of the boxes [N, 4] must reach the IoU of the drawn mode, 'all': every one.  The centre of at
-    least one box lies inside.  Without boxes every crop will do.
-    """
-    for _ in range(CROP_TRIES):
-        mode = CROP_MODES[rng.integers(len(CROP_MODES))]
-        if mode is None:
-            return None
-        crops = _candidates(size, rng)
-        if not len(boxes):
-            return _as_crop(crops[0])
-        fits = _inside(boxes, crops).any(axis=1)
-        if mode != ANY_CROP:
-            iou = _iou(crops, boxes)
-            fits &= (iou.max(axis=1) if overlap == "any" else iou.min(axis=1)) >= mode
-        if fits.any():
-            return _as_crop(crops[fits.argmax()])
-    return None
-
-
-def draw_expand(size, rng) -> tuple[int, int, int, int]:
-    """Place an image of `size` (height, width) on a canvas of up to 16 times its area: (x, y, width, height)."""
-    height, width = size
-    scale = rng.uniform(1, 4)
-    ratio = np.sqrt(rng.uniform(max(0.5, scale**-2), min(2, scale**2)))
-    canvas_width, canvas_height = max(width, int(scale * ratio * width)), max(height, int(scale / ratio * height))
-    x, y = rng.integers(canvas_width - width + 1), rng.integers(canvas_height - height + 1)
-    return int(x), int(y), canvas_width, canvas_height
 
 
 def distort(image, choice: Augmentation) -> np.ndarray:
@@ -272,66 +291,6 @@ def crop_image(image, crop) -> np.ndarray:
     return image[y : y + height, x : x + width]
 
 
-def crop_boxes(boxes, crop):
-    """Boxes [N, 4] in pixels of the crop, cut to it, and the indices of those kept: their centre lies inside."""
-    if crop is None:
-        return boxes, np.arange(len(boxes))
-    x, y, width, height = crop
-    kept = np.flatnonzero(_inside(boxes, np.array([[x, y, x + width, y + height]]))[0])
-    shifted = boxes[kept] - np.float32([x, y, x, y])
-    return np.clip(shifted, 0, np.float32([width, height] * 2)), kept
-
-
-def mirror_boxes(boxes, width: int) -> np.ndarray:
-    """Boxes [N, 4] of an image of that width, as they lie in its mirror image."""
-    boxes = boxes.copy()
-    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return boxes
-
-
 def reorder(image, color_order: str) -> np.ndarray:
     """A BGR image in the colour order asked for."""
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if color_order == "RGB" else image
-
-
-def _candidates(size, rng) -> np.ndarray:
-    """CROP_TRIES random crops [K, 4] as integer xyxy: side scale 0.3 to 1, aspect ratio 1/2 to 2."""
-    height, width = size
-    draws = rng.random((4, CROP_TRIES))
-    scale = 0.3 + 0.7 * draws[0]
-    low, high = np.maximum(0.5, scale**2), np.minimum(2, scale**-2)
-    ratio = np.sqrt(low + (high - low) * draws[1])
-    widths = np.clip((scale * ratio * width).astype(np.int64), 1, width)
-    heights = np.clip((scale / ratio * height).astype(np.int64), 1, height)
-    x, y = (draws[2] * (width - widths + 1)).astype(np.int64), (draws[3] * (height - heights + 1)).astype(np.int64)
-    return np.stack([x, y, x + widths, y + heights], axis=1)
-
-
-def _inside(boxes, crops) -> np.ndarray:
-    """[K, N]: whether the centre of box n lies strictly inside crop k."""
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((crops[:, None, :2] < centers) & (centers < crops[:, None, 2:])).all(axis=2)
-
-
-def _iou(crops, boxes) -> np.ndarray:
-    """IoU [K, N] of crops [K, 4] with boxes [N, 4]."""
-    sides = np.minimum(crops[:, None, 2:], boxes[:, 2:]) - np.maximum(crops[:, None, :2], boxes[:, :2])
-    common = np.clip(sides, 0, None).prod(axis=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return common / ((crops[:, 2:] - crops[:, :2]).prod(axis=1)[:, None] + areas - common)
-
-
-def _cropped_size(size, crop) -> tuple[int, int]:
-    """(height, width) of what a crop leaves of an image of `size`."""
-    return size if crop is None else (crop[3], crop[2])
-
-
-def _as_crop(corners) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = corners.tolist()
-    return x1, y1, x2 - x1, y2 - y1
-
-
-def _scale_span(start: int, stop: int, scale: float, limit: int) -> tuple[int, int]:
-    """The span on a scaled axis, rounded to whole pixels, at least one wide and inside [0, limit]."""
-    first = min(round(start * scale), limit - 1)
-    return first, min(max(round(stop * scale), first + 1), limit)

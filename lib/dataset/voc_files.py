@@ -6,8 +6,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from ..utils.errors import UserError
-from .voc_xml import parse_annotation
+from .facts import FileFacts
+from .inspection import Finding
+from .voc_xml import BadAnnotation
 
 IMAGE_TYPES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpe", ".dib", ".ppm", ".pgm", ".pbm", ".pnm",
@@ -35,27 +36,31 @@ def images_by_stem(folder: Path) -> dict:
     return {stem: sorted(names, key=_type_rank) for stem, names in found.items()}
 
 
-def pair_files(root: Path):
-    """Every annotation below root with its image, sorted, and the images that have no annotation.
+def pair_files(root: Path, facts: FileFacts):
+    """Every annotation below root with its image, sorted, the images that have no annotation, and the annotations
+    that have no image of their own, as (case, Finding).
 
     The image has the stem of the annotation, or the <filename> it gives.  The id is the stem, or the path below root
-    where stems repeat.  UserError for an annotation without an image of its own.
+    where stems repeat.
     """
     annotations, images = _find_files(root)
-    found, owners = [], {}
+    found, owners, faults = [], {}, []
     for folder, stem in annotations:
         annotation = os.path.join(folder, f"{stem}.xml")
-        image = _pick(images.get(stem, ()), folder) or _pick(_named_images(annotation, images), folder)
+        image = _pick(images.get(stem, ()), folder) or _pick(_named_images(annotation, images, facts), folder)
         if image is None:
-            raise UserError(f"{annotation}: below {root} is no image '{stem}' of any type, nor its <filename>")
-        if image in owners:
-            raise UserError(f"{annotation}: the only image it could mean is {image}, which belongs to {owners[image]}")
-        owners[image] = annotation
-        found.append(Entry(image, annotation, stem))
+            detail = f"below {root} is no image '{stem}' of any type, nor its <filename>"
+            faults.append(("missing_image", Finding("", annotation, None, detail)))
+        elif image in owners:
+            detail = f"the only image it could mean is {image}, which belongs to {owners[image]}"
+            faults.append(("shared_image", Finding("", annotation, None, detail)))
+        else:
+            owners[image] = annotation
+            found.append(Entry(image, annotation, stem))
     if len({entry.key for entry in found}) < len(found):
         found = [entry._replace(key=key_below(root, entry)) for entry in found]
     spare = [path for paths in images.values() for path in paths if path not in owners]
-    return sorted(found, key=lambda entry: key_below(root, entry)), sorted(spare)
+    return sorted(found, key=lambda entry: key_below(root, entry)), sorted(spare), faults
 
 
 def key_below(root: Path, entry: Entry) -> str:
@@ -93,9 +98,15 @@ def _find_files(root: Path):
     return annotations, images
 
 
-def _named_images(annotation: str, images: dict) -> list:
+def named_file(annotation: str, facts: FileFacts) -> str:
+    """The name, without a folder, that an annotation gives to its image; '' where it gives none."""
+    (found,) = facts.annotations([annotation])
+    return "" if isinstance(found, BadAnnotation) else base_name(found.filename)
+
+
+def _named_images(annotation: str, images: dict, facts: FileFacts) -> list:
     """The files called as the annotation's <filename> says."""
-    name = base_name(parse_annotation(annotation).filename)
+    name = named_file(annotation, facts)
     return [path for path in images.get(os.path.splitext(name)[0], ()) if base_name(path) == name]
 
 

@@ -1,7 +1,7 @@
 """The layouts of VOC-like data sets: year folders with image sets, or folders of images and XML files alone.
 
-Both kinds of folder answer the same questions: `offers()`, the names of its image sets, `entries(split)`, the images of
-one with their annotations, and `listed_annotations()`, those of all sets.
+Both kinds of folder answer the same questions: `offers()`, the names of its image sets, `entries(split, findings)`, the
+images of one with their annotations, and `listed_annotations()`, those of all sets.
 """
 
 import logging
@@ -11,9 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from ..utils.errors import UserError, nearest
+from .facts import FileFacts
+from .inspection import Finding, Findings
 from .split import SplitPlan, kept_split
-from .voc_files import IMAGE_TYPES, Entry, base_name, images_by_stem, key_below, pair_files, sample_names
-from .voc_xml import parse_annotation
+from .voc_files import IMAGE_TYPES, Entry, images_by_stem, key_below, named_file, pair_files, sample_names
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ class ListedFolder:
 
     drawn = False
 
-    def __init__(self, path: Path, lists: dict):
+    def __init__(self, path: Path, lists: dict, facts: FileFacts):
         match = YEAR_FOLDER.fullmatch(path.name)
         self.path, self.name, self.year = path, path.name, match.group(1) if match else None
-        self._lists = lists
+        self._lists, self._facts = lists, facts
         self._images = _first_folder(path, IMAGE_FOLDERS)
         self._annotations = _first_folder(path, ANNOTATION_FOLDERS)
         self._listings = {}
@@ -40,41 +41,55 @@ class ListedFolder:
     def offers(self) -> list[str]:
         return sorted(self._lists)
 
-    def entries(self, split: str) -> list[Entry]:
-        """The images of a list, in its order.
+    def entries(self, split: str, findings: Findings) -> list[Entry]:
+        """The images of a list, in its order; lines that name none go to the findings.
 
         Blank lines are passed over.  A second column of -1, 0 or 1 is that of VOC's lists of one class: it says that
         the class is absent, only difficult, or present; the absent ones are left out.
         """
         source, found = self._lists[split], []
-        for number, line in _read_lines(source):
-            stem, image = self._find_image(line)
-            first, *flag = line.rsplit(None, 1)
-            if image is None and flag and flag[0] in CLASS_FLAGS:
-                if flag[0] == "-1":
-                    continue
-                stem, image = self._find_image(first)
-            annotation = self._annotations / f"{stem}.xml"
-            if not annotation.is_file():
-                raise UserError(f"{source}, line {number}: there is no annotation {annotation}")
-            image = image or self._image_of_annotation(str(annotation), stem)
-            if image is None:
-                raise UserError(
-                    f"{source}, line {number}: no image '{stem}' of any type in {self._images}, which holds "
-                    f"{sample_names(self._images)}"
-                )
-            found.append(Entry(image, str(annotation), stem))
-        if not found:
+        lines = _read_lines(source)
+        for number, line in lines:
+            place = f"{source}, line {number}"
+            if not line:
+                findings.add("blank_line", Finding(detail=place))
+            elif _leads_out(line):
+                findings.add("outside_folder", Finding(detail=f"{place}: '{line}' is no name below {self._images}"))
+            else:
+                found += self._entry(line, place, findings)
+        if not any(line for _, line in lines):
             raise UserError(f"{source}: the list names no image")
         return found
+
+    def _entry(self, line: str, place: str, findings: Findings) -> list[Entry]:
+        """The image of a line; none where it is left out."""
+        stem, image = self._find_image(line)
+        first, *flag = line.rsplit(None, 1)
+        if image is None and flag and flag[0] in CLASS_FLAGS:
+            if flag[0] == "-1":
+                return []
+            stem, image = self._find_image(first)
+        annotation = str(self._annotations / f"{stem}.xml")
+        if not os.path.isfile(annotation):
+            detail = f"{place}: there is no annotation {annotation}"
+            findings.add("missing_annotation", Finding(image or "", annotation, None, detail))
+            return []
+        image = image or self._image_of_annotation(annotation, stem)
+        if image is None:
+            holds = sample_names(self._images)
+            detail = f"{place}: no image '{stem}' of any type in {self._images}, which holds {holds}"
+            findings.add("missing_image", Finding("", annotation, None, detail))
+            return []
+        return [Entry(image, annotation, stem)]
 
     def listed_annotations(self) -> list[str]:
         """The annotations of the images of all lists, as far as they exist."""
         lines = {line for source in self._lists.values() for _, line in _read_lines(source)}
+        lines = {line for line in lines if line and not _leads_out(line)}
         stems = {text for line in lines for text in (line, line.rsplit(None, 1)[0])}
         stems |= {os.path.splitext(text)[0] for text in stems if text.lower().endswith(IMAGE_TYPES)}
-        paths = (self._annotations / f"{stem}.xml" for stem in sorted(stems))
-        return [str(path) for path in paths if path.is_file()]
+        paths = (str(self._annotations / f"{stem}.xml") for stem in sorted(stems))
+        return [path for path in paths if os.path.isfile(path)]
 
     def _find_image(self, text: str):
         """(stem, image file or None) for an entry of a list, which may carry an extension or a sub-folder."""
@@ -89,7 +104,7 @@ class ListedFolder:
 
     def _image_of_annotation(self, annotation: str, stem: str) -> str | None:
         """The image that the annotation itself names, in the folder where its own name would be."""
-        name = base_name(parse_annotation(annotation).filename)
+        name = named_file(annotation, self._facts)
         folder = stem.rpartition("/")[0]
         return self._find_image(f"{folder}/{name}".strip("/"))[1] if name else None
 
@@ -104,10 +119,12 @@ class LooseFolder:
 
     year = None
 
-    def __init__(self, path: Path, label: str, plan: SplitPlan):
+    def __init__(self, path: Path, label: str, plan: SplitPlan, facts: FileFacts):
         self.path, self.name, self._label, self._plan = path, path.name, label, plan
-        self._entries, self._spare = pair_files(path)
+        self._entries, self._spare, self._faults = pair_files(path, facts)
         if not self._entries:
+            if self._faults:
+                raise UserError(f"{path}: no annotation has an image; the first is {self._faults[0][1]}")
             raise UserError(
                 f"{path}: no VOC data set: neither lists in ImageSets/Main, nor VOC<year> folders, nor XML "
                 f"annotations; the folder holds {sample_names(path)}"
@@ -120,8 +137,11 @@ class LooseFolder:
         joined = ["trainval"] if {"train", "val"} <= set(names) and "trainval" not in names else []
         return [*names, *joined, "all"]
 
-    def entries(self, split: str) -> list[Entry]:
-        """The images of a set, sorted by name."""
+    def entries(self, split: str, findings: Findings) -> list[Entry]:
+        """The images of a set, sorted by name.  Annotations without an image belong to no set: train tells of them."""
+        if split not in ("val", "test"):
+            for case, finding in self._faults:
+                findings.add(case, finding)
         if self._spare and split not in ("val", "test"):
             logger.warning(
                 "%s: %d images without an XML file are left out, the first is %s (an XML file without objects makes "
@@ -152,7 +172,7 @@ class LooseFolder:
         return dict(sets) if len(sets) > 1 else None
 
 
-def open_folders(roots, plan: SplitPlan) -> list:
+def open_folders(roots, plan: SplitPlan, facts: FileFacts) -> list:
     """The folders in VOC layout that the roots (paths) are or hold."""
     found, labels = [], []
     for root in roots:
@@ -160,11 +180,11 @@ def open_folders(roots, plan: SplitPlan) -> list:
         if not root.is_dir():
             raise UserError(f"DATASET.DATASET_DIR: there is no folder {root}; {_where_it_ends(root)}")
         root = root if root.name not in ("", ".", "..") else root.resolve()
-        folders = _listed_folders(root)
+        folders = _listed_folders(root, facts)
         if not folders:
             labels.append(root.name)
             repeat = labels.count(root.name)
-            folders = [LooseFolder(root, root.name if repeat == 1 else f"{root.name}-{repeat}", plan)]
+            folders = [LooseFolder(root, root.name if repeat == 1 else f"{root.name}-{repeat}", plan, facts)]
         found += folders
     return found
 
@@ -217,18 +237,18 @@ def default_sets(folders, role: str) -> list:
     return chosen
 
 
-def _listed_folders(root: Path) -> list[ListedFolder]:
+def _listed_folders(root: Path, facts: FileFacts) -> list[ListedFolder]:
     """The folders with lists: the root itself, else its year folders, also below a folder VOCdevkit."""
     lists = _lists(root)
     if lists:
-        return [ListedFolder(root, lists)]
+        return [ListedFolder(root, lists, facts)]
     children = sorted(child for child in root.iterdir() if child.is_dir())
     years = [(child, _lists(child)) for child in children if YEAR_FOLDER.fullmatch(child.name)]
-    found = [ListedFolder(child, lists) for child, lists in years if lists]
+    found = [ListedFolder(child, lists, facts) for child, lists in years if lists]
     if found:
         return found
     if (root / "VOCdevkit").is_dir():
-        return _listed_folders(root / "VOCdevkit")
+        return _listed_folders(root / "VOCdevkit", facts)
     others = [child.name for child in children if _lists(child)]
     if others:
         raise UserError(
@@ -247,9 +267,19 @@ def _lists(folder: Path) -> dict:
 
 
 def _read_lines(source: Path) -> list[tuple[int, str]]:
-    """The lines of a list that are not blank, with their numbers."""
-    text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    """The lines of a list with their numbers, without spaces at their ends; blank ones too."""
+    try:
+        text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror or error})") from None
+    lines = [line.strip() for line in text.split("\n")]
+    return list(enumerate(lines if lines[-1] else lines[:-1], 1))
+
+
+def _leads_out(text: str) -> bool:
+    """Whether a name of a list is no path below a folder."""
+    parts = os.path.normpath(text.replace("\\", "/")).replace("\\", "/").split("/")
+    return parts[0] in ("", "..") or bool(os.path.splitdrive(text)[0]) or "\0" in text
 
 
 def _first_folder(path: Path, names) -> Path:

@@ -2,51 +2,89 @@
 
 import xml.etree.ElementTree as ET
 from typing import NamedTuple
+from xml.parsers import expat
 
 from ..utils.errors import UserError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
+class BadAnnotation(UserError):
+    """An annotation that cannot be understood; `case` is that of inspection.CASES."""
+
+    def __init__(self, message: str, case: str = "bad_annotation"):
+        super().__init__(message)
+        self.case = case
+
+
 class Annotation(NamedTuple):
-    """What an XML file says: names [N], boxes [N] of (xmin, ymin, xmax, ymax) as in the file, difficult [N], size
-    (height, width) or None where it is missing, and the file name of the image ('' where it is missing)."""
+    """What an XML file says.
+
+    names [N]; boxes [N] of [xmin, ymin, xmax, ymax] as in the file; difficult [N]; numbers [N], which object of the
+    file each is, from 1; size (height, width) or None where it is missing; the file name of the image ('' where it is
+    missing); faults, a list of [number, case of inspection.CASES, detail] for each object that is not among the N.
+    """
 
     names: list
     boxes: list
     difficult: list
+    numbers: list
     size: tuple[int, int] | None
     filename: str
+    faults: list
 
 
 def parse_annotation(path: str) -> Annotation:
-    """Read one annotation; UserError with file and line, or file and object, if it cannot be understood."""
+    """Read one annotation; BadAnnotation with file and line if it cannot be understood."""
     root = _parse(path)
     if root.tag != "annotation":
-        raise UserError(f"{path}: the root element is <{root.tag}>; a VOC annotation has <annotation>")
-    found = Annotation([], [], [], _read_size(root.find("size")), (root.findtext("filename") or "").strip())
+        raise BadAnnotation(f"{path}: the root element is <{root.tag}>; a VOC annotation has <annotation>")
+    filename = (root.findtext("filename") or "").strip()
+    found = Annotation([], [], [], [], _read_size(root.find("size")), filename, [])
     for number, element in enumerate(root.iterfind("object"), 1):
         name = (element.findtext("name") or "").strip()
+        box, case, detail = _read_box(element.find("bndbox"))
         if not name:
-            raise UserError(f"{path}: object {number} has no <name>")
-        found.names.append(name)
-        found.boxes.append(_read_box(element.find("bndbox"), path, number, name))
-        found.difficult.append((element.findtext("difficult") or "").strip().lower() in ("1", "true"))
+            found.faults.append([number, "no_class_name", "has no <name>"])
+        elif case:
+            found.faults.append([number, case, f"{name}: {detail}"])
+        else:
+            found.names.append(name)
+            found.boxes.append(box)
+            found.difficult.append((element.findtext("difficult") or "").strip().lower() in ("1", "true"))
+            found.numbers.append(number)
     return found
 
 
 def _parse(path: str):
     try:
         with open(path, "rb") as file:
-            return ET.XML(file.read())
-    except ET.ParseError as error:
-        line, column = error.position
+            text = file.read()
+        if b"<!DOCTYPE" in text.replace(b"\0", b""):  # zeros: UTF-16
+            _refuse_entities(text, path)
+        return ET.XML(text)
+    except (ET.ParseError, expat.ExpatError) as error:
+        line, column = (error.lineno, error.offset) if isinstance(error, expat.ExpatError) else error.position
         reason = str(error).partition(": line")[0]
-        raise UserError(f"{path}, line {line}: malformed XML ({reason}, column {column})") from None
+        raise BadAnnotation(f"{path}, line {line}: malformed XML ({reason}, column {column})") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, LookupError) as error:
-        raise UserError(f"{path}: its text encoding cannot be read ({error}); save it as UTF-8") from None
+        raise BadAnnotation(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (LookupError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise BadAnnotation(f"{path}: its text encoding cannot be read ({error}); save it as UTF-8") from None
+
+
+def _refuse_entities(text: bytes, path: str):
+    """Entities can grow without end and name other files; no annotation needs any."""
+    parser = expat.ParserCreate()
+
+    def refuse(name, *_):
+        line = parser.CurrentLineNumber
+        raise BadAnnotation(f"{path}, line {line}: declares the entity '{name}', which is refused", "entities")
+
+    parser.EntityDeclHandler = refuse
+    parser.Parse(text, True)
 
 
 def _read_size(element) -> tuple[int, int] | None:
@@ -60,13 +98,13 @@ def _read_size(element) -> tuple[int, int] | None:
     return size if min(size) > 0 else None
 
 
-def _read_box(element, path: str, number: int, name: str) -> tuple:
-    where = f"{path}: object {number} ({name})"
+def _read_box(element) -> tuple[list | None, str, str]:
+    """(box, '', '') or (None, case, detail) of a <bndbox>."""
     if element is None:
-        raise UserError(f"{where} has no <bndbox>")
+        return None, "no_box", "has no <bndbox>"
     texts = [element.findtext(corner) for corner in CORNERS]
     try:
-        return tuple(map(float, texts))
+        return list(map(float, texts)), "", ""
     except (TypeError, ValueError):
         given = ", ".join(f"{corner} {text!r}" for corner, text in zip(CORNERS, texts, strict=True))
-        raise UserError(f"{where}: <bndbox> needs four numbers, not {given}") from None
+        return None, "no_number", f"<bndbox> needs four numbers, not {given}"

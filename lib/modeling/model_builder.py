@@ -1,5 +1,7 @@
 """Builds the three parts of a detector from a configuration: model, criterion, postprocess."""
 
+from functools import partial
+
 from torch import nn
 
 from ..layers.matcher import Matcher
@@ -9,6 +11,7 @@ from ..layers.prior_box import build_priors, num_boxes_per_cell
 from ..utils.errors import UserError
 from .initialize import initialize_weights
 from .nets import NETS, Backbone
+from .pretrained import IMAGENET_WEIGHTS
 from .ssds import SSD, SSDS
 from .ssds.detector import source_map_sizes
 from .ssds.head import Head
@@ -31,17 +34,33 @@ def create_model(cfg) -> SSD:
     ratios = _check_ratios([[1, 2, 3]] * num_levels if ratios is None else ratios[:num_levels])
     _check_counts(model, num_levels)
     head = Head(neck.channels, [num_boxes_per_cell(r) for r in ratios], model.NUM_CLASSES)
-    maps = _map_sizes(backbone, neck, model)
+    maps = _map_sizes(backbone, neck, model.NETS, model.SSDS, "MODEL.IMAGE_SIZE", model.IMAGE_SIZE)
+    for size in cfg.TRAIN.IMAGE_SIZES:
+        _map_sizes(backbone, neck, model.NETS, model.SSDS, "TRAIN.IMAGE_SIZES", size)
     priors = build_priors(model.IMAGE_SIZE, maps, ratios, model.SIZES, model.STEPS, model.CLIP)
-    detector = SSD(backbone, neck, head, priors)
+    priors_at = partial(_priors_at, ratios=ratios, sizes=model.SIZES, clip=model.CLIP)
+    detector = SSD(backbone, neck, head, priors, model.IMAGE_SIZE, priors_at)
     initialize_weights(detector)
     return detector
+
+
+def _priors_at(image_size, map_sizes, ratios, sizes, clip):
+    """Priors for images of another size than MODEL.IMAGE_SIZE: boxes given in pixels stay as large in pixels, so that a
+    level keeps its kind of objects, and stand in the middle of the cells, since STEPS belong to MODEL.IMAGE_SIZE."""
+    return build_priors(image_size, map_sizes, ratios, sizes, (), clip)
 
 
 def create_backbone(cfg) -> Backbone:
     """The base network of cfg.MODEL alone."""
     model = cfg.MODEL
     build = NETS.get(model.NETS)
+    if model.PRETRAINED == "imagenet" and model.NETS not in IMAGENET_WEIGHTS:
+        raise UserError(
+            f"MODEL.PRETRAINED: torchvision has no ImageNet weights for {model.NETS}; it has them for "
+            f"{', '.join(IMAGENET_WEIGHTS)}; other bases can be given a file"
+        )
+    if model.NETS.startswith("mobilenet_v2"):
+        build = partial(build, stem_activation=nn.ReLU6 if model.STEM_ACTIVATION == "relu6" else nn.ReLU)
     if model.NETS == "mobilenet_v2_cut":
         return build(model.DEPTH_MULTIPLIER, model.BASE_STRUCTURE)
     return build()
@@ -67,14 +86,13 @@ def create_postprocess(cfg) -> PostProcess:
     )
 
 
-def _map_sizes(backbone, neck, model) -> list[tuple[int, int]]:
+def _map_sizes(backbone, neck, net: str, variant: str, key: str, size) -> list[tuple[int, int]]:
     try:
-        return source_map_sizes(backbone, neck, model.IMAGE_SIZE)
+        return source_map_sizes(backbone, neck, size)
     except RuntimeError as error:  # torch refuses maps that would have no cells
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"MODEL.IMAGE_SIZE {list(model.IMAGE_SIZE)} does not pass through {model.NETS} and the "
-            f"{len(neck.channels)} levels of {model.SSDS}: {reason}"
+            f"{key} {list(size)} does not pass through {net} and the {len(neck.channels)} levels of {variant}: {reason}"
         ) from error
 
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from lib.config import flatten_config, load_config, update_derived
+from lib.config import dump_config, flatten_config, load_config, update_derived
 from lib.config.loader import KEYS
 
 
@@ -192,11 +192,11 @@ def test_a_single_override_may_be_a_plain_string():
 
 def test_empty_places(write):
     cfg = load_config(write("TRAIN:\nMODEL:\n  NUM_CLASSES:\nDATASET:\n  CLASSES:\nRESUME_CHECKPOINT:\n"))
-    assert cfg == load_config(None)
+    assert cfg == load_config(write("SEED: 0\n"))
 
 
 def test_empty_file_means_defaults_with_a_warning(write, caplog):
-    assert load_config(write("# nothing yet\n")) == load_config(None)
+    assert load_config(write("# nothing yet\n")) == load_config(write("SEED: 0\n", "y.yml"))
     assert "x.yml: empty" in caplog.text
 
 
@@ -262,3 +262,23 @@ def test_phase_words_of_forks_are_read_with_one_warning(write, caplog):
     (record,) = caplog.records
     assert record.getMessage() == f"{base}:1: PHASE: 'custom_visualize' is read as 'visualize'"
     assert load_config(None, ["PHASE=custom_visualize"]).PHASE == ["visualize"]
+
+
+def test_sections_that_a_file_leaves_out_take_the_recipe_and_others_the_defaults(write):
+    left_out, given = load_config(write("SEED: 0\n")), load_config(write("TRAIN: {OPTIMIZER: {LEARNING_RATE: 0.01}}\n"))
+    assert (left_out.TRAIN.OPTIMIZER.OPTIMIZER, left_out.TRAIN.OPTIMIZER.WEIGHT_DECAY) == ("adamw", 0.05)
+    assert (given.TRAIN.OPTIMIZER.OPTIMIZER, given.TRAIN.OPTIMIZER.LEARNING_RATE) == ("sgd", 0.01)
+    assert given.TRAIN.OPTIMIZER.WEIGHT_DECAY == 0.0001 and given.TRAIN.OPTIMIZER.DECAY_BIAS_AND_NORM
+    assert given.TRAIN.LR_SCHEDULER.SCHEDULER == "SGDR" and given.MATCHER.UNMATCHED_THRESHOLD == 0.4
+
+
+def test_a_base_counts_as_given_and_an_override_does_not(write):
+    write("TRAIN: {OPTIMIZER: {OPTIMIZER: sgd}}\nMATCHER: {NEGPOS_RATIO: 3}\n", "base.yml")
+    based = load_config(write("_BASE_: base.yml\n"))
+    assert based.TRAIN.OPTIMIZER.OPTIMIZER == "sgd" and based.MATCHER.UNMATCHED_THRESHOLD == 0.5
+    overridden = load_config(write("SEED: 1\n"), ["TRAIN.OPTIMIZER.LEARNING_RATE=0.002"])
+    assert (overridden.TRAIN.OPTIMIZER.OPTIMIZER, overridden.TRAIN.OPTIMIZER.LEARNING_RATE) == ("adamw", 0.002)
+
+
+def test_a_dumped_configuration_does_not_take_the_recipe(write):
+    assert load_config(write(dump_config(load_config(None)))) == load_config(None)

@@ -1,5 +1,6 @@
 """The loader gives the same batches whatever the workers, from any position, and passes mistakes on in one line."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -125,14 +126,58 @@ def test_loading_does_not_advance_the_random_state_of_the_run(root, workers):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_is_one_line_whichever_process_meets_it(root, workers):
-    (root / "JPEGImages" / "i9.jpg").write_bytes(b"no image")
-    before = set(multiprocessing.active_children())
-    with pytest.raises(UserError) as error:
-        list(create_loader(config(root, workers=workers), "test"))
-    assert str(error.value) == f"{root}/JPEGImages/i9.jpg: 8 bytes that are no image OpenCV can decode"
-    assert set(multiprocessing.active_children()) <= before
+def break_later(root, cfg, phase, *names):
+    """A loader whose images break after the data set was opened."""
+    loader = create_loader(cfg, phase)
+    for name in names:
+        (root / "JPEGImages" / name).write_bytes(b"no image")
+    return loader
+
+
+class TestImagesThatBreakLater:
+    @pytest.mark.parametrize("workers", [0, 1])
+    @pytest.mark.parametrize("phase, name", [("train", "i3.jpg"), ("test", "i9.jpg")])
+    def test_are_one_line_under_fail_whichever_process_meets_them(self, root, workers, phase, name):
+        before = set(multiprocessing.active_children())
+        with pytest.raises(UserError) as error:
+            list(break_later(root, config(root, "DATASET.ON_BAD=fail", workers=workers), phase, name))
+        assert str(error.value) == f"{root}/JPEGImages/{name}: 8 bytes that are no image OpenCV can decode"
+        assert set(multiprocessing.active_children()) <= before
+
+    def test_are_replaced_by_the_next_ones_in_training_whatever_the_workers(self, root, caplog):
+        words = ["TRAIN.BATCH_SIZE=2"]
+        sound = digest(create_loader(config(root, *words), "train"))
+        alone = break_later(root, config(root, *words), "train", "i3.jpg", "i4.jpg")
+        helped, resumed = (create_loader(config(root, *words, workers=2), "train", alone.records) for _ in range(2))
+        expected = digest(alone)
+        assert digest(helped) == expected and digest(alone) == digest(helped)
+        told = [record.message for record in caplog.records if "stands in" in record.message]
+        assert len(told) == 4 and sum("i3.jpg" in line for line in told) == 2  # once by each of two loaders
+        resumed.set_position(1, 2)
+        assert digest(resumed) == expected[2:]
+        before, after = ([target for _, targets in clips for target in targets] for clips in (sound, expected))
+        for (name, *objects), (shown, *found) in zip(before, after, strict=True):
+            assert shown == ("i5" if name in ("i3", "i4") else name) and (shown != name or found == objects)
+        report = json.loads((root / ".." / "run" / "data_report_train.json").read_text())
+        found = report["cases"]["unreadable_image"]
+        assert found["count"] == 2
+        assert sorted(finding["image"][-6:] for finding in found["found"]) == ["i3.jpg", "i4.jpg"]
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_are_left_out_of_evaluation_with_a_warning(self, root, caplog, workers):
+        cfg = config(root, "TEST.BATCH_SIZE=1", workers=workers)
+        loader = break_later(root, cfg, "test", "i9.jpg")
+        for _ in range(2):
+            assert [target.image_id for (batch,) in loader for target in batch.targets] == ["i10"]
+            assert loader.num_left_out == 1
+        assert caplog.text.count("i9.jpg: 8 bytes") == 1
+        assert caplog.text.count("1 of 2 images cannot be read and are left out of the scores") == 2
+
+    def test_end_evaluation_if_none_is_left_and_training_if_too_many_are_gone(self, root):
+        with pytest.raises(UserError, match="none of its 2 images can be read"):
+            list(break_later(root, config(root), "test", "i9.jpg", "i10.jpg"))
+        with pytest.raises(UserError, match="8 images in a row cannot be read, the first is .*jpg"):
+            list(break_later(root, config(root), "train", *[f"i{n}.jpg" for n in range(8)]))
 
 
 def test_workers_leave_ctrl_c_to_the_training_process(root):

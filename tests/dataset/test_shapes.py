@@ -261,15 +261,22 @@ def test_an_interrupted_run_is_continued(small_set, tmp_path, monkeypatch, capsy
 
 def test_ctrl_c_ends_the_command_with_130_and_one_line(tmp_path):
     command = [sys.executable, "-m", "lib.dataset.shapes", str(tmp_path / "out"), "--num-train=100000"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = 60
-    while not list((tmp_path / "out").glob("Annotations/*.xml")) and deadline > 0 and process.poll() is None:
-        deadline -= 0.1
-        try:
-            process.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job begins with it ignored
+    )  # fmt: skip
+    try:
+        deadline = 60
+        while not list((tmp_path / "out").glob("Annotations/*.xml")) and deadline > 0 and process.poll() is None:
+            deadline -= 0.1
+            try:
+                process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert errors.count("\n") == 1 and "the same command continues" in errors

@@ -5,16 +5,9 @@ import numpy as np
 import pytest
 
 from lib.config import load_config
-from lib.dataset import transforms
-from lib.dataset.transforms import (
-    Augmentation,
-    EvalTransform,
-    TrainTransform,
-    create_transforms,
-    distort,
-    draw_crop,
-    draw_expand,
-)
+from lib.dataset import geometry, transforms
+from lib.dataset.geometry import draw_crop, draw_expand, rotate_boxes
+from lib.dataset.transforms import Augmentation, EvalTransform, TrainTransform, create_transforms, distort
 
 NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
 BLACK = (0, 0, 0)
@@ -94,7 +87,7 @@ def test_boxes_stay_inside_the_unit_square_and_above_the_smallest_size():
 
 
 def test_small_objects_leave_with_their_own_labels(monkeypatch):
-    monkeypatch.setattr(transforms, "CROP_MODES", (None,))
+    monkeypatch.setattr(geometry, "CROP_MODES", (None,))
     image = np.zeros((100, 200, 3), np.uint8)
     boxes = [[10, 10, 30, 14], [20, 20, 120, 80], [0, 0, 8, 100], [100, 10, 200, 90]]
     given = np.float32(boxes), np.array([1, 2, 3, 4]), np.array([True, False, True, False])
@@ -178,6 +171,60 @@ def test_steps_end_with_what_the_transform_returns_and_every_step_keeps_the_box_
         np.testing.assert_allclose(steps[-1][2], boxes * [200, 150, 200, 150], rtol=1e-5)
 
 
+def draw_disc(size, center, radii):
+    image = np.zeros((*size, 3), np.uint8)
+    return cv2.ellipse(image, center, radii, 0, 0, 360, (255, 255, 255), -1)
+
+
+@pytest.mark.parametrize("expand", [0, 1])
+def test_a_turned_ellipse_fills_its_box(expand):
+    image, box = draw_disc((300, 400), (210, 140), (70, 30)), [140, 110, 281, 171]
+    transform = TrainTransform((200, 150), prob=expand, crop_prob=0.3, pixel_means=BLACK, rotation=(40, 1))
+    angles = set()
+    for seed in range(60):
+        choice = transform.draw(image.shape[:2], np.float32([box]), np.random.default_rng(seed))
+        angles.add(np.sign(choice.angle))
+        result, boxes, *_ = transform(image, *objects([box]), np.random.default_rng(seed))
+        cut = choice.crop is not None  # an ellipse that was cut no longer fills its box after the turn
+        if not cut:
+            np.testing.assert_allclose(bright_extent(result), boxes[0] * [150, 200, 150, 200], atol=1.6, err_msg=seed)
+    assert angles >= {-1, 1}
+
+
+@pytest.mark.parametrize("angle, expected", [(90, [20, 40, 50, 80]), (-90, [50, 20, 80, 60]), (180, [40, 50, 80, 80])])
+def test_quarter_turns_are_exact(angle, expected):
+    box = np.float32([[20, 20, 60, 50]])
+    turned, kept = rotate_boxes(box, (100, 100), angle)
+    np.testing.assert_allclose(turned, [expected], atol=1e-4)
+    image = draw_boxes((100, 100), [[20, 20, 60, 50]])
+    picture = TrainTransform((100, 100))._render(image, Augmentation(angle=angle), (100, 100))
+    np.testing.assert_array_equal(bright_extent(picture), expected)
+
+
+def test_objects_turned_out_of_the_image_are_left_out():
+    boxes = np.float32([[0, 0, 20, 20], [90, 40, 110, 60]])
+    turned, kept = rotate_boxes(boxes, (100, 200), -30)
+    assert kept.tolist() == [1] and turned.min() >= 0
+
+
+def test_steps_show_the_turn():
+    transform = TrainTransform((150, 200), pixel_means=BLACK, rotation=(30, 1), crop_prob=0)
+    image, box = draw_disc((300, 400), (210, 140), (70, 30)), [140, 110, 281, 171]
+    steps = transform.steps(image, *objects([box]), np.random.default_rng(1))
+    assert [name for name, _, _ in steps][:3] == ["input", "crop", "rotate"]
+    for name, picture, boxes in steps:
+        np.testing.assert_allclose(bright_extent(picture), boxes[0], atol=1.6, err_msg=name)
+
+
+def test_a_call_may_ask_for_another_size():
+    box, image = [130, 60, 333, 290], draw_boxes((403, 517), [[130, 60, 333, 290]])
+    transform = TrainTransform((300, 300), pixel_means=BLACK)
+    for seed in range(20):
+        result, boxes, *_ = transform(image, *objects([box]), np.random.default_rng(seed), (96, 160))
+        assert result.shape == (96, 160, 3)
+        np.testing.assert_allclose(bright_extent(result), boxes[0] * [160, 96, 160, 96], atol=1.3)
+
+
 def test_brightness_comes_before_contrast_and_saturates():
     image = np.array([[[0, 100, 250]]], np.uint8)
     result = distort(image.copy(), Augmentation(brightness=20, contrast=0.5))
@@ -196,7 +243,7 @@ def test_hue_turns_the_color_circle_and_saturation_pales():
 
 @pytest.mark.parametrize("overlap", ["any", "all"])
 def test_crops_reach_the_iou_of_the_mode_with_any_or_all_boxes(monkeypatch, overlap):
-    monkeypatch.setattr(transforms, "CROP_MODES", (0.3,))
+    monkeypatch.setattr(geometry, "CROP_MODES", (0.3,))
     boxes = np.float32([[10, 10, 200, 190], [60, 40, 260, 230]])
     seen = []
     for seed in range(60):
@@ -214,7 +261,7 @@ def test_crops_reach_the_iou_of_the_mode_with_any_or_all_boxes(monkeypatch, over
 
 
 def test_a_crop_that_cannot_be_found_leaves_the_image_whole(monkeypatch):
-    monkeypatch.setattr(transforms, "CROP_MODES", (0.9,))
+    monkeypatch.setattr(geometry, "CROP_MODES", (0.9,))
     boxes = np.float32([[0, 0, 4, 4], [290, 230, 299, 239]])
     assert draw_crop((240, 300), boxes, "any", np.random.default_rng(0)) is None
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lib.dataset.detection import DATASETS
+from lib.dataset.inspection import Checks
 from lib.dataset.split import SplitPlan
 from lib.dataset.voc import VOC_CLASSES, read_custom, read_voc
 from lib.utils.errors import UserError
@@ -14,8 +15,9 @@ from tests.dataset.folders import write_image, write_loose, write_voc, write_xml
 WHERE = "DATASET.TRAIN_SETS"
 
 
-def read(*roots, sets=None, role="train", classes=(), plan=None):
-    return read_custom([str(root) for root in roots], sets, role, classes, plan or SplitPlan(), WHERE)
+def read(*roots, sets=None, role="train", classes=(), plan=None, on_bad="drop"):
+    checks = Checks(on_bad)
+    return read_custom([str(root) for root in roots], sets, role, classes, plan or SplitPlan(), WHERE, checks)
 
 
 def ids(records):
@@ -80,7 +82,7 @@ class TestLayouts:
     def test_images_named_twice_count_once(self, tmp_path, caplog):
         root = write_voc(tmp_path / "set", {"train": ["a", "b", "a"], "trainval": ["a", "b", "c"]})
         assert ids(read(root, sets=["train", "trainval"])) == ["a", "b", "c"]
-        assert "3 images named more than once" in caplog.text
+        assert "3 images listed twice (counted once)" in caplog.text
 
     @pytest.mark.parametrize("extension", [".png", ".JPG", ".bmp", ".tiff", ".webp"])
     def test_images_of_any_type_are_found_by_stem(self, tmp_path, extension):
@@ -175,8 +177,8 @@ class TestLooseFolders:
     def test_every_part_of_a_small_split_has_an_image(self, tmp_path, count, expected):
         root = tmp_path / "set"
         for i in range(count):
-            write_xml(root / f"{i}.xml", [("cat", (1, 1, 9, 9))])
-            (root / f"{i}.jpg").touch()
+            write_xml(root / f"{i}.xml", [("cat", (1, 1, 9, 9))], size=(8, 8))
+            write_image(root / f"{i}.png", (8, 8))
         assert tuple(len(read(root, role=role)) for role in ("train", "eval", "test")) == expected
 
     def test_a_split_without_val_or_test(self, tmp_path):
@@ -232,34 +234,16 @@ class TestClasses:
             DATASETS.get("costum", "DATASET.DATASET")
 
 
-def test_bad_boxes_are_dropped_or_cut_and_counted_in_one_line(tmp_path, caplog):
-    objects = {
-        "a": [("cat", (10, 10, 30, 30)), ("cat", (30, 10, 10, 30))],
-        "b": [("cat", (5, 5, 5, 9)), ("cat", ("nan", 1, 2, 3)), ("cat", (1, 1, "inf", 3)), ("cat", (200, 5, 220, 9))],
-        "c": [("cat", (-20, 30, 40, 90), 1), ("cat", (0, 0, 80, 60))],
-    }
-    root = write_voc(tmp_path / "set", {"train": ["a", "b", "c"]}, objects)
-    with caplog.at_level(logging.WARNING):
-        records = read(root)
-    assert [records.objects(i)[0].tolist() for i in range(3)] == [
-        [[9, 9, 29, 29]],
-        [],
-        [[0, 29, 39, 60], [0, 0, 79, 59]],
-    ]
-    assert records.difficult.tolist() == [False, True, False]
-    assert len(caplog.records) == 1
-    for words in ("2 with NaN", "2 empty or reversed", "1 outside", "1 partly outside", "b.xml object 2 (nan, 1, 2, "):
-        assert words in caplog.text
-
-
-def test_the_image_is_asked_where_the_annotation_gives_no_size_or_a_wrong_one(tmp_path, caplog):
+def test_the_image_counts_where_the_annotation_gives_no_size_or_a_wrong_one(tmp_path, caplog):
     root = write_voc(tmp_path / "set", {"train": ["a", "b", "c"]}, {"c": [("cat", (10, 10, 75, 55))]})
     write_xml(root / "Annotations" / "a.xml", [("cat", (10, 10, 75, 55))], size=None)
     write_xml(root / "Annotations" / "b.xml", [("cat", (10, 10, 75, 55))], size=(0, 0))
     write_xml(root / "Annotations" / "c.xml", [("cat", (10, 10, 75, 55))], size=(50, 50))
     records = read(root)
     assert records.sizes.tolist() == [[60, 80]] * 3 and records.boxes.tolist() == [[9, 9, 74, 54]] * 3
-    assert not caplog.records
+    (told,) = caplog.records
+    assert "1 image of another size than annotated (kept)" in told.message
+    assert "c.jpg (the image is 80 x 60, the annotation says 50 x 50)" in told.message
 
 
 def _remove(name):
@@ -275,38 +259,42 @@ def _xml(*objects, **kwargs):
 
 
 FAULTS = {
-    "no image": (_remove("JPEGImages/b.jpg"), ["train.txt, line 2", "no image 'b'", "holds a.jpg, c.jpg"]),
-    "no annotation": (_remove("Annotations/b.xml"), ["train.txt, line 2", "no annotation", "Annotations/b.xml"]),
     "no list": (_remove("ImageSets/Main/train.txt"), [WHERE, "no image set 'train'", "allowed: test"]),
     "empty list": (_write("ImageSets/Main/train.txt", "\n\n"), ["train.txt: the list names no image"]),
+}  # fmt: skip
+
+
+FILE_FAULTS = {
+    "no image": (_remove("JPEGImages/b.jpg"), ["train.txt, line 2", "no image 'b'", "holds a.jpg, c.jpg"]),
+    "no annotation": (_remove("Annotations/b.xml"), ["train.txt, line 2", "no annotation", "Annotations/b.xml"]),
     "half an XML": (_write("Annotations/b.xml", "<annotation>\n<object>\n"), ["b.xml, line 3: malformed XML"]),
     "stray &": (_write("Annotations/b.xml", "<annotation>\n<a>x & y</a></annotation>"), ["b.xml, line 2: malformed"]),
     "empty XML": (_write("Annotations/b.xml", ""), ["b.xml, line 1: malformed XML (no element found"]),
     "other encoding": (_write("Annotations/b.xml", "<?xml version='1.0' encoding='gb2312'?><a/>"), ["b.xml", "UTF-8"]),
     "other root": (_xml(root="html"), ["b.xml: the root element is <html>"]),
-    "near class": (_xml(("cats", (1, 1, 5, 5))), ["b.xml: object 1: class 'cats' is unknown; did you mean 'cat'?"]),
-    "far class": (_xml(("cat", (1, 1, 5, 5)), ("wolf", (1, 1, 5, 5))), ["object 2: class 'wolf'", "allowed: cat"]),
-    "word for a number": (_xml(("cat", ("left", 1, 5, 5))), ["b.xml: object 1 (cat)", "xmin 'left'"]),
-    "number missing": (_xml(("cat", ("", 1, 5, 5))), ["b.xml: object 1 (cat)", "four numbers"]),
+    "near class": (_xml(("cats", (1, 1, 5, 5))), ["b.xml object 1 (class 'cats' is unknown; did you mean 'cat'?"]),
+    "far class": (_xml(("cat", (1, 1, 5, 5)), ("wolf", (1, 1, 5, 5))), ["object 2 (class 'wolf'", "allowed: cat"]),
+    "word for a number": (_xml(("cat", ("left", 1, 5, 5))), ["b.xml object 1 (cat: ", "xmin 'left'"]),
+    "number missing": (_xml(("cat", ("", 1, 5, 5))), ["b.xml object 1 (cat: ", "four numbers"]),
     "no box": (
         _write("Annotations/b.xml", "<annotation><object><name>cat</name></object></annotation>"),
-        ["b.xml: object 1 (cat) has no <bndbox>"],
+        ["b.xml object 1 (cat: has no <bndbox>"],
     ),
-    "no name": (_xml((" ", (1, 1, 5, 5))), ["b.xml: object 1 has no <name>"]),
+    "no name": (_xml((" ", (1, 1, 5, 5))), ["b.xml object 1 (has no <name>)"]),
     "unreadable image": (
         lambda root: (_xml(("cat", (1, 1, 5, 5)), size=None)(root), (root / "JPEGImages/b.jpg").write_bytes(b"?")),
-        ["b.jpg", "no image OpenCV can decode"],
+        ["b.jpg (1 bytes that are no image OpenCV can decode)"],
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS | FILE_FAULTS)
 def test_faults_are_told_in_one_line_that_names_the_place(tmp_path, fault):
     root = write_voc(tmp_path / "set", {"train": ["a", "b", "c"], "test": ["a"]})
-    spoil, words = FAULTS[fault]
+    spoil, words = (FAULTS | FILE_FAULTS)[fault]
     spoil(root)
     with pytest.raises(UserError) as error:
-        read(root, sets=["train"], classes=("cat",))
+        read(root, sets=["train"], classes=("cat",), on_bad="fail" if fault in FILE_FAULTS else "drop")
     message = str(error.value)
     assert str(root) in message and "\n" not in message
     for word in words:
@@ -330,14 +318,20 @@ def test_wrong_folders_are_told_with_what_is_there(tmp_path):
         read(kit, sets=[["2012", "train"]])
 
 
-def test_loose_folders_tell_what_does_not_fit(tmp_path):
+def test_loose_folders_tell_what_does_not_fit(tmp_path, caplog):
     root = write_loose(tmp_path / "set", ["a", "b", "c"])
     (root / "b.jpg").unlink()
-    with pytest.raises(UserError, match=r"b\.xml: below .* is no image 'b'"):
-        read(root)
+    with pytest.raises(UserError, match=r"b\.xml \(below .* is no image 'b'"):
+        read(root, sets=["all"], on_bad="fail")
+    assert ids(read(root, sets=["all"])) == ["a", "c"]
+    assert "1 faulty image in 3: 1 image missing (dropped)" in caplog.text
     write_image(root / "b.jpg")
     write_xml(root / "copy" / "b.xml", [("cat", (1, 1, 5, 5))])
-    with pytest.raises(UserError, match=r"b\.xml: the only image it could mean is .*b\.jpg, which belongs to .*b\.xml"):
+    with pytest.raises(UserError, match=r"b\.xml \(the only image it could mean is .*b\.jpg, which belongs to"):
+        read(root, sets=["all"], on_bad="fail")
+    for stem in "abc":
+        (root / f"{stem}.jpg").unlink()
+    with pytest.raises(UserError, match=r"no annotation has an image; the first is .*a\.xml"):
         read(root)
 
 
@@ -361,7 +355,7 @@ def test_classes_given_twice_or_nowhere_are_refused(tmp_path):
 
 def test_twenty_names_on_other_data_point_to_discovery(tmp_path):
     root = write_voc(tmp_path / "set", {"train": ["a"]}, {"a": [("WBC", (1, 1, 9, 9))]})
-    with pytest.raises(UserError, match="class 'WBC' is unknown.*DATASET.DATASET: custom"):
+    with pytest.raises(UserError, match="class 'WBC' is unknown.*DATASET.DATASET: custom.*not one of 1 objects"):
         read_voc([str(root)], ["train"], "train")
 
 
@@ -369,4 +363,4 @@ def test_photographs_with_two_empty_boxes(shared, caplog):
     records = read(shared / "data" / "BCCD", sets=["trainval", "test"])
     counts = dict(zip(records.class_names, records.num_objects_per_class().tolist(), strict=True))
     assert len(records) == 364 and counts == {"Platelets": 361, "RBC": 4153, "WBC": 372}
-    assert "2 empty or reversed dropped" in caplog.text
+    assert "train: 2 faulty boxes in 364: 2 boxes empty (dropped)" in caplog.text

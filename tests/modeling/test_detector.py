@@ -190,3 +190,28 @@ def test_levels_beyond_the_shortest_list_are_cut_and_named(caplog):
     (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
     assert "first 4 levels" in record.getMessage()
     assert "without tokens ['S'] and the last 2 lists of ASPECT_RATIOS" in record.getMessage()
+
+
+def test_images_of_another_size_get_priors_of_the_same_pixels():
+    """Multi-resolution training: boxes stay as large in pixels, in the middle of the cells of the larger map."""
+    cfg = config(
+        "MODEL.SSDS=ssd_lite", "MODEL.NETS=mobilenet_v1_025", "MODEL.IMAGE_SIZE=128",
+        "MODEL.FEATURE_LAYER=[[5,11,13],[64,128,256]]", f"MODEL.STEPS={pairs(8, 16, 32)}",
+        f"MODEL.SIZES={pairs(16, 32, 64, 100)}", "MODEL.ASPECT_RATIOS=[[1,2],[1,2],[1,2]]",
+    )  # fmt: skip
+    model = create_model(cfg).eval()
+    with torch.no_grad():
+        usual, large, tall = (model(torch.zeros(1, 3, *size)) for size in ((128, 128), (192, 192), (256, 128)))
+    assert usual.priors is model.priors and model(torch.zeros(1, 3, 192, 192)).priors is large.priors
+    for predictions, (height, width) in ((usual, (128, 128)), (large, (192, 192)), (tall, (256, 128))):
+        priors, pixels = predictions.priors, predictions.priors * torch.tensor([width, height, width, height])
+        assert predictions.loc.shape == (1, len(priors), 4) and predictions.conf.shape == (1, len(priors), 4)
+        assert len(priors) == 4 * sum((height // s) * (width // s) for s in (8, 16, 32))
+        torch.testing.assert_close(pixels[0, :2], torch.tensor([4.0, 4.0]))
+    torch.testing.assert_close(usual.priors[:4, 2:] * 128, large.priors[:4, 2:] * 192)
+    assert large.priors.shape != usual.priors.shape
+
+
+def test_a_training_size_that_does_not_fit_the_network_is_refused():
+    with pytest.raises(UserError, match=r"TRAIN.IMAGE_SIZES \[16, 16\] does not pass through vgg16"):
+        create_model(config("TRAIN.IMAGE_SIZES=[300, [16, 16]]"))

@@ -10,11 +10,14 @@ class SSD(nn.Module):
     """Single-shot detector (arXiv 1512.02325); the variants differ only in their parts.
 
     backbone(images, state) -> (features, state); neck(features, state) -> (sources, state);
-    head(sources) -> (loc, conf); priors [P, 4] as (cx, cy, w, h), in the order of the head's rows.
+    head(sources) -> (loc, conf); priors [P, 4] as (cx, cy, w, h), in the order of the head's rows, are those of
+    images of image_size (height, width).  Images of another size get priors of their own from
+    priors_at(image size, map sizes).
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, priors: Tensor):
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, priors: Tensor, image_size, priors_at):
         super().__init__()
+        self.image_size, self._priors_at, self._other_priors = tuple(image_size), priors_at, {}
         self.backbone = backbone
         self.neck = neck
         self.head = head
@@ -23,11 +26,21 @@ class SSD(nn.Module):
     def forward(self, images: Tensor, state=None) -> Predictions:
         """Normalised images [B, 3, H, W] -> Predictions; pass the state on with the next frame of a video."""
         sources, state = self.sources(images, state)
-        return Predictions(*self.head(sources), self.priors, state)
+        return Predictions(*self.head(sources), self._priors_of(images, sources), state)
 
     def sources(self, images: Tensor, state=None) -> tuple[list[Tensor], object]:
         """The feature maps that the head reads, finest level first, and the new state."""
         return self.neck(*self.backbone(images, state))
+
+    def _priors_of(self, images: Tensor, sources: list[Tensor]) -> Tensor:
+        size = tuple(images.shape[2:])
+        if size == self.image_size:
+            return self.priors
+        key = (size, self.priors.device)
+        if key not in self._other_priors:
+            maps = [tuple(source.shape[2:]) for source in sources]
+            self._other_priors[key] = self._priors_at(size, maps).to(self.priors)
+        return self._other_priors[key]
 
 
 class _Sources(nn.Module):
