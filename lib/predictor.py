@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import torch
 
+from .config.effective import diff_configs
 from .config.loader import update_derived
+from .config.schema import INPUT_KEYS
 from .dataset.transforms import create_transforms, read_image
 from .layers.box import clip_boxes
 from .layers.normalize import Normalize
@@ -42,8 +44,9 @@ class ObjectDetector:
                 f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but {checkpoint} knows {len(self.class_names)} classes "
                 f"and the background: {', '.join(self.class_names[:10])}"
             )
+        _check_inputs(content, checkpoint, cfg)
         self.device = select_device(cfg.DEVICE)
-        self.batch_size = cfg.TEST.BATCH_SIZE
+        self.batch_size, self.exif = cfg.TEST.BATCH_SIZE, cfg.DATASET.EXIF
         self.dtype = resolve_precision(cfg.MODEL.PRECISION, self.device, training=False)
         self.model = create_model(cfg)
         ckpt.copy_weights(self.model, content, checkpoint).require_complete()
@@ -66,7 +69,7 @@ class ObjectDetector:
         """The same as a generator over any number of images, of which it holds one batch at a time."""
         batch = []
         for image in images:
-            batch.append(_as_array(image))
+            batch.append(_as_array(image, self.exif))
             if len(batch) == self.batch_size:
                 yield from self._predict_batch(batch, threshold)[0]
                 batch = []
@@ -107,9 +110,18 @@ class ObjectDetector:
         return Detections(boxes, found.scores.cpu(), found.labels.cpu(), self.class_names)
 
 
-def _as_array(image) -> np.ndarray:
+def _check_inputs(content: dict, checkpoint, cfg) -> None:
+    """Refuse to show a trained network other images than it was trained on: that fits every shape and finds nothing."""
+    if not ckpt.is_run_checkpoint(content):
+        return
+    for key, old, new in diff_configs(content.get("config", {}), cfg):
+        if key in INPUT_KEYS:
+            raise UserError(f"{checkpoint}: was trained with {key} {old}, now it is {new}; give {key} its old value")
+
+
+def _as_array(image, exif: str) -> np.ndarray:
     if isinstance(image, (str, Path)):
-        return read_image(str(image))
+        return read_image(str(image), exif)
     if (
         not isinstance(image, np.ndarray)
         or image.dtype != np.uint8

@@ -62,10 +62,14 @@ def build_mobilenet_v1(multiplier: float = 1.0, unstrided=()) -> Backbone:
     return Backbone(layers, info)
 
 
-def build_mobilenet_v2(multiplier: float = 1.0, blocks_per_stage=tuple(V2_BLOCKS)) -> Backbone:
-    """MobileNet V2 without its last 1x1 convolution: a stem and sum(blocks_per_stage) inverted residuals."""
+def build_mobilenet_v2(multiplier: float = 1.0, blocks_per_stage=tuple(V2_BLOCKS), stem_activation=nn.ReLU) -> Backbone:
+    """MobileNet V2 without its last 1x1 convolution: a stem and sum(blocks_per_stage) inverted residuals.
+
+    The stem ends in a ReLU in the published checkpoints, in a ReLU6 in the paper and in torchvision.
+    """
     channels, total = scale_channels(32, multiplier), 2
-    layers, info = [ConvLayer(conv_bn(3, channels, 3, 2))], [FeatureInfo(channels, total)]
+    stem = ConvLayer(conv_bn(3, channels, 3, 2, activation=stem_activation))
+    layers, info = [stem], [FeatureInfo(channels, total)]
     for (expansion, width, first_stride), blocks in zip(V2_STAGES, blocks_per_stage, strict=True):
         width = scale_channels(width, multiplier)
         for stride in [first_stride] + [1] * (blocks - 1):
