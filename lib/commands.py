@@ -14,6 +14,7 @@ from .config.arguments import add_config_arguments, parse_config_arguments
 from .dataset.transforms import read_image
 from .evaluation.results import ResultsWriter
 from .predictor import ObjectDetector
+from .solver.replay import replay
 from .solver.run import checkpoints_to_test
 from .solver.solver import Solver
 from .solver.train_state import Stopped
@@ -26,13 +27,20 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".bmp", ".dib", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
+REPLAY_HELP = "run the step that EXP_DIR/replay/step_N.pth holds again, say why it was not finite, and exit"
+
 
 def train(argv: list[str] | None = None) -> int:
     """Run the phases of a configuration; returns the exit status."""
 
     def body() -> int:
         setup_logging()
+        replayed = _replay_file(argv)
+        if replayed is not None:
+            replay(replayed)
+            return 0
         parser = argparse.ArgumentParser(prog="train.py", description="Train, evaluate, test or visualize a detector.")
+        parser.add_argument("--replay", metavar="FILE", help=REPLAY_HELP)
         _, cfg = parse_config_arguments(add_config_arguments(parser), argv)
         Solver(cfg).run()
         return 0
@@ -80,6 +88,16 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _replay_file(argv: list[str] | None) -> str | None:
+    """The file of --replay, which stands alone because the file holds the configuration; None without the option."""
+    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--replay", metavar="FILE", help=REPLAY_HELP)
+    args, others = parser.parse_known_args(argv)
+    if args.replay is not None and others:
+        raise UserError(f"command line: --replay FILE stands alone, the file holds its configuration; not {others[0]}")
+    return args.replay
+
+
 def _demo_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demo.py", description="Draw and save the detections of a trained detector.")
     parser.add_argument("--demo", metavar="PATH", required=True, help="an image, or a folder of images")
@@ -116,7 +134,7 @@ def _draw_all(detector: ObjectDetector, paths: Iterable[Path], threshold: float,
     with ResultsWriter(out / "detections.json") as results:
         for path in tqdm(paths, unit="img", disable=None):
             try:
-                image = read_image(str(path))
+                image = read_image(str(path), detector.exif)
             except UserError as error:
                 logger.warning("skipped: %s", error)
                 continue

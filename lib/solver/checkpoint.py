@@ -5,10 +5,12 @@ written beside their final name and moved there, so that a crash leaves the old 
 """
 
 import logging
+import math
 import os
 import pickle
 import re
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,7 +103,17 @@ def read_checkpoint(path) -> dict:
         raise UserError(f"{path}: not a readable checkpoint, perhaps cut off ({_reason(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    if is_run_checkpoint(content) and _is_damaged(path):
+        raise UserError(f"{path}: not a readable checkpoint: it has changed since it was written")
     return content
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether the checksums in a file disagree with what it holds; torch reads it without looking at them."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return file.testzip() is not None
 
 
 def is_run_checkpoint(content: dict) -> bool:
@@ -201,37 +213,68 @@ def save_atomically(content: dict, path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-NUMBERED = re.compile(r"(?P<prefix>.*)_epoch_(?P<epoch>\d+)(_iter_\d+)?\.pth")
+def _sync_folder(folder: Path) -> None:
+    """Bring a new name to the disk, on systems that can; elsewhere it gets there in their own time."""
+    if hasattr(os, "O_DIRECTORY"):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def delete_partial_files(exp_dir) -> None:
+    """Delete what a process that was killed while it saved has left behind."""
+    for path in Path(exp_dir).glob("*.pth.partial"):
+        path.unlink(missing_ok=True)
+
+
+NUMBERED = re.compile(r"(?P<prefix>.*)_epoch_(?P<epoch>\d+)(_iter_(?P<batch>\d+))?\.pth")
+KEPT_WITHIN_EPOCH = 2  # so that there is one to go back to if the last cannot be read
 
 
 def epoch_of(path) -> int:
     """The epoch in the name of a numbered checkpoint, 0 for other names."""
+    return position_of(path)[0]
+
+
+def position_of(path) -> tuple[int, float]:
+    """(epoch, batches done in it) in the name of a numbered checkpoint, with infinity for the end of the epoch; (0, 0)
+    for other names.  Positions compare in the order in which a run reaches them."""
     match = NUMBERED.fullmatch(Path(path).name)
-    return int(match["epoch"]) if match else 0
+    if not match:
+        return 0, 0
+    return int(match["epoch"]), math.inf if match["batch"] is None else int(match["batch"])
 
 
 def epoch_checkpoints(exp_dir, prefix: str = "") -> list[tuple[int, Path]]:
-    """(epoch, path) of the numbered checkpoints in a folder, ascending; of one prefix where it is given."""
+    """(epoch, path) of the numbered checkpoints in a folder in the order of their positions; of one prefix where it is
+    given.  The names decide, since a copy of the folder need not keep the times of the files."""
     found = []
     for path in Path(exp_dir).glob("*_epoch_*.pth") if Path(exp_dir).is_dir() else ():
         match = NUMBERED.fullmatch(path.name)
         if match and prefix in ("", match["prefix"]):
             found.append((int(match["epoch"]), path))
-    # A position within an epoch comes before its end.
-    return sorted(found, key=lambda entry: (entry[0], "_iter_" not in entry[1].name))
+    return sorted(found, key=lambda entry: (position_of(entry[1]), entry[1].stat().st_mtime_ns, entry[1].name))
 
 
 def last_checkpoint(exp_dir) -> Path | None:
-    """The checkpoint a run would continue from: the numbered one that was written last."""
+    """The checkpoint a run would continue from: the numbered one of the latest position."""
     paths = [path for _, path in epoch_checkpoints(exp_dir)]
-    return max(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+    return paths[-1] if paths else None
 
 
 def delete_old_checkpoints(exp_dir, prefix: str, kept: int) -> None:
-    """Delete all but the last `kept` numbered checkpoints that this trainer wrote under `prefix`."""
-    for _, path in epoch_checkpoints(exp_dir, prefix)[: -max(kept, 1)]:
+    """Of the numbered checkpoints under `prefix` keep the last `kept` of whole epochs and, of those within an epoch,
+    the last two that come after them; delete the others."""
+    paths = [path for _, path in epoch_checkpoints(exp_dir, prefix)]
+    whole = [path for path in paths if position_of(path)[1] == math.inf]
+    after = paths[paths.index(whole[-1]) + 1 :] if whole else paths
+    for path in set(paths) - set(whole[-max(kept, 1) :]) - set(after[-KEPT_WITHIN_EPOCH:]):
         path.unlink(missing_ok=True)

@@ -1,12 +1,15 @@
 """The same images after every evaluation, with truth and detections drawn on them."""
 
+import logging
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..dataset.transforms import read_image
+from ..dataset.image_header import UnreadableImage
 from ..utils.draw import draw_truth_and_detections
+
+logger = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -32,7 +35,11 @@ class Gallery:
         """Draw the pictures to TensorBoard under `tag`, and to JPEG files in `folder` where it is given."""
         for image_id, (found, target) in self._found.items():
             index = self._index[image_id]
-            image = read_image(self.records.image_path(index))
+            try:
+                image = self.records.read(index)
+            except UnreadableImage as error:  # gone since it was scored
+                logger.warning("no picture of an image: %s", error)
+                continue
             picture = draw_truth_and_detections(image, target, found, self.class_names, self.threshold)
             if index in self.on_board:
                 writer.image(f"{tag}/{image_id}", picture, step)

@@ -1,9 +1,13 @@
 """The folder of a run: which checkpoint to go on from, and whether it fits the configuration."""
 
+import itertools
 import logging
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..config.effective import config_to_dict, diff_configs
+from ..config.schema import INPUT_KEYS
 from ..utils.errors import UserError
 from . import checkpoint as ckpt
 
@@ -21,18 +25,73 @@ GEOMETRY = (
     "MODEL.CLIP",
     "MODEL.BASE_STRUCTURE",
     "MODEL.DEPTH_MULTIPLIER",
+    *INPUT_KEYS,
 )
-"""Keys that decide the shape of the weights or the meaning of the outputs: a run cannot go on under other ones."""
+"""Keys that decide the shape of the weights or the meaning of input or output: a run cannot go on under other ones."""
 
-UNREMARKABLE = ("PHASE", "TRAIN.RESUME", "DEVICE", "DATASET.NUM_WORKERS", "RESUME_CHECKPOINT")
+UNREMARKABLE = ("PHASE", "TRAIN.RESUME", "DEVICE", "DATASET.NUM_WORKERS", "RESUME_CHECKPOINT", "MODEL.PRETRAINED")
 """Keys that may differ between the starts of a run without a word."""
 
 
-def find_run(cfg) -> Path | None:
-    """The checkpoint from which training continues: TRAIN.RESUME if it is a path, else the last one in EXP_DIR."""
+def find_run(cfg) -> tuple[Path, dict] | None:
+    """The checkpoint from which training continues, and what it holds: TRAIN.RESUME if it is a path, else the last one
+    in EXP_DIR; None without any.
+
+    Where the last one in EXP_DIR cannot be read, the one before it is taken, with a warning; UserError if none can.
+    """
     if cfg.TRAIN.RESUME != "auto":
-        return Path(cfg.TRAIN.RESUME)
-    return ckpt.last_checkpoint(cfg.EXP_DIR)
+        path = Path(cfg.TRAIN.RESUME)
+        return path, ckpt.read_checkpoint(path)
+    unreadable = []
+    for _, path in reversed(ckpt.epoch_checkpoints(cfg.EXP_DIR)):
+        try:
+            content = ckpt.read_checkpoint(path)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
+        if unreadable:
+            logger.warning("%s; training falls back to %s", "; ".join(unreadable), path.name)
+        return path, content
+    if unreadable:
+        raise UserError(f"{unreadable[0]}; EXP_DIR holds no other to continue; give EXP_DIR another folder")
+    return None
+
+
+def make_way(state, path, cfg) -> None:
+    """Move what lies in EXP_DIR from beyond the position of `path`, from which `state` was loaded, to a folder of its
+    own: a course that --resume went back on, or files that cannot be read.  They would count as the last checkpoint.
+
+    After going back, a best.pth from beyond, or one that the new folder never had, no longer counts as the best.
+    """
+    exp_dir, best = Path(cfg.EXP_DIR), Path(cfg.EXP_DIR) / ckpt.BEST
+    position = (state.epoch + 1, state.batch) if state.batch else (state.epoch, math.inf)
+    beyond = [later for _, later in ckpt.epoch_checkpoints(exp_dir) if ckpt.position_of(later) > position]
+    beyond = [later for later in beyond if later.resolve() != Path(path).resolve()]
+    if not best.exists():
+        state.best = {}
+    elif cfg.TRAIN.RESUME != "auto" and _step_of(best) > state.step:
+        beyond.append(best)
+        state.best = {}
+    if beyond:
+        folder = next(free for free in map(exp_dir.joinpath, _aside_names()) if not free.exists())
+        folder.mkdir()
+        for later in beyond:
+            later.rename(folder / later.name)
+        names = ", ".join(later.name for later in beyond)
+        logger.info("beyond epoch %d, batch %d: moved to %s: %s", state.epoch, state.batch, folder, names)
+
+
+def _aside_names() -> Iterator[str]:
+    yield "set_aside"
+    yield from (f"set_aside_{number}" for number in itertools.count(2))
+
+
+def _step_of(path) -> float:
+    """The optimizer steps behind a checkpoint; infinitely many where nobody knows."""
+    try:
+        return ckpt.read_checkpoint(path)["position"]["step"]
+    except (UserError, KeyError):
+        return math.inf
 
 
 def check_same_run(content: dict, path, cfg, class_names) -> None:
@@ -45,7 +104,10 @@ def check_same_run(content: dict, path, cfg, class_names) -> None:
     changed = diff_configs(content.get("config", {}), cfg)
     for key, old, new in changed:
         if key in GEOMETRY:
-            raise UserError(f"{path}: was trained with {key} {old}, now it is {new}; give EXP_DIR another folder")
+            raise UserError(
+                f"{path}: was trained with {key} {old}, now it is {new}; give EXP_DIR another folder, or "
+                f"{key} its old value"
+            )
     for key, old, new in changed:
         if key not in UNREMARKABLE:
             logger.info("changed since the checkpoint: %s was %s, is %s", key, old, new)

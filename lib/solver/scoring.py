@@ -49,6 +49,8 @@ class Scorer:
         with ResultsWriter(detections) as results:
             figures = self._run(model, phase, step, metric, gallery, results)
         gallery.write(self.writer, f"{phase.title()} images", step, pictures)
+        left_out = self._loader(phase).num_left_out
+        about = about | ({"images_left_out": left_out} if left_out else {})
         self._write_plots(metric, figures, step, suffix)
         self._write_results(f"results{suffix}.json", about | figures)
         logger.info(

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from ..utils.device import autocast, resolve_precision, select_device
 from ..utils.log import setup_logging
 from ..utils.meters import LossMeter, StopWatch
 from . import checkpoint as ckpt
+from .base_weights import load_base_weights
 from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
-from .run import check_same_run, checkpoints_to_test, find_run, run_content
+from .run import check_same_run, checkpoints_to_test, find_run, make_way, run_content
 from .scoring import Scorer
+from .step_guard import StepGuard
 from .task import DetectionTask
-from .train_state import Stopped, StopRequest, TrainState
+from .train_state import GivenUp, Stopped, StopRequest, TrainState
 from .visualize import run_visualize
 from .writer import RunWriter
 
@@ -76,27 +79,46 @@ class Solver:
         steps_per_epoch = math.ceil(len(loader) / cfg.TRAIN.ACCUMULATE)
         state = TrainState(cfg, self.model, steps_per_epoch, dtype == torch.float16, self.device)
         self._resume(state)
-        if state.epoch >= epochs:
-            logger.info("training is complete: %d of %d epochs are done", state.epoch, epochs)
+        if self._is_over(state):
+            self._tell_end(state)
             return
         logger.info(
             "training on %d images, %d batches of up to %d an epoch, arithmetic %s",
             len(loader.records), len(loader), cfg.TRAIN.BATCH_SIZE, str(dtype or torch.float32).removeprefix("torch."),
         )  # fmt: skip
         task = DetectionTask(self.model, create_criterion(cfg), self.normalize)
+        self.guard = StepGuard(cfg, state, loader.records, dtype)
         with StopRequest() as stop:
-            while state.epoch < epochs:
-                self._train_epoch(task, state, loader, partial(autocast, self.device, dtype), stop)
-                if stop.received is None and self._map_is_due(state.epoch):
-                    try:
-                        self._track_map(state)
-                    except KeyboardInterrupt:  # a second Ctrl-C gives up the evaluation, not the epoch before it
+            while not self._is_over(state):
+                if not self._map_is_owed(state):
+                    self._train_epoch(task, state, loader, partial(autocast, self.device, dtype), stop)
+                save = due(state.epoch, cfg.TRAIN.CHECKPOINTS_EPOCHS, epochs)
+                if stop.received is None and self._map_is_owed(state):
+                    if save:  # a run that is killed in a long evaluation does not lose the epoch
                         self._save(state)
-                        raise
+                    with suppress(GivenUp), stop.between_batches(self.model):
+                        self._track_map(state)
                 if stop.received is not None:
-                    raise Stopped(stop.received, self._save(state))
-                if due(state.epoch, cfg.TRAIN.CHECKPOINTS_EPOCHS, epochs):
+                    self.guard.check_noted()
+                    raise Stopped(stop.received, self._save(state), cfg.TRAIN.RESUME)
+                if save or self._is_over(state):
                     self._save(state)
+        self._tell_end(state)
+
+    def _is_over(self, state: TrainState) -> bool:
+        return not self._map_is_owed(state) and (state.epoch >= self.cfg.TRAIN.MAX_EPOCHS or self._has_stalled(state))
+
+    def _has_stalled(self, state: TrainState) -> bool:
+        """Whether the last evaluation found the best mAP too old, by EARLY_STOP_EPOCHS."""
+        cfg = self.cfg.TRAIN
+        scored = state.epoch // cfg.TRACK_MAP_EVERY * cfg.TRACK_MAP_EVERY
+        return bool(cfg.EARLY_STOP_EPOCHS and state.best) and scored - state.best["epoch"] >= cfg.EARLY_STOP_EPOCHS
+
+    def _tell_end(self, state: TrainState) -> None:
+        done = f"{state.epoch} of {self.cfg.TRAIN.MAX_EPOCHS} epochs are done"
+        if state.epoch < self.cfg.TRAIN.MAX_EPOCHS:
+            done += f", and no evaluation after epoch {state.best['epoch']} was better (TRAIN.EARLY_STOP_EPOCHS)"
+        logger.info("training is complete: %s", done)
 
     def _train_epoch(self, task, state: TrainState, loader, context, stop: StopRequest) -> None:
         """The rest of the epoch that `state` stands in; leaves early, between two steps, when asked to stop."""
@@ -112,6 +134,7 @@ class Solver:
             watch.start()
             lap.start()
             for clip in loader:
+                self.guard.begin(clip)
                 clip = [batch.to(self.device) for batch in clip]
                 with_step = (state.batch + 1) % cfg.ACCUMULATE == 0 or state.batch + 1 == num_batches
                 losses = self._train_step(task, state, clip, context, with_step)
@@ -128,7 +151,11 @@ class Solver:
                     watch.start()
                 if stop.received is not None and with_step and state.batch < num_batches:
                     return
+                if with_step and state.batch < num_batches and self._iterations_are_due(state.step):
+                    self.guard.check_noted()
+                    self._save(state)
         state.epoch, state.batch = state.epoch + 1, 0
+        state.to_score = self._map_is_due(state.epoch)
         lap.stop(0)
         logger.info(
             "%s: %s, learning rate %.2g, %.1f images/s", title,
@@ -141,14 +168,15 @@ class Solver:
         rate = state.learning_rate.at(state.step)
         losses, _ = task(clip, None, context)
         total = sum(losses.values())
-        if self.device.type == "cpu" and not math.isfinite(total.item()):
-            self._fail_on_loss({name: value.item() for name, value in losses.items()}, state, clip, rate)
+        self.guard.check_losses(losses, total, clip, rate)
         state.scaler.scale(total / self.cfg.TRAIN.ACCUMULATE).backward()
         if with_step:
             set_learning_rate(state.optimizer, rate)
-            if self.cfg.TRAIN.CLIP_NORM:
+            limit = self.cfg.TRAIN.CLIP_NORM or (math.inf if self.guard.on_cpu else 0)  # infinity changes nothing
+            if limit:
                 state.scaler.unscale_(state.optimizer)
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.TRAIN.CLIP_NORM)
+                norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+                self.guard.check_gradient(norm, rate)
             state.scaler.step(state.optimizer)
             state.scaler.update()
             state.optimizer.zero_grad()
@@ -161,21 +189,19 @@ class Solver:
         """Write the means of the last steps; returns what the progress bar shows."""
         rate = state.learning_rate.at(max(state.step - 1, 0))
         total = sum(losses.values())
-        if not math.isfinite(total):
-            self._fail_on_loss(losses, state, None, rate)
+        self.guard.check_noted()
         scalars = {f"Train/{name}": value for name, value in losses.items()}
         scalars |= {"Train/loss": total, "Train/lr": rate, "Train/images_per_second": images_per_second}
         scalars["Train/epoch"] = state.step / state.learning_rate.steps_per_epoch
         self.writer.scalars(scalars, state.step)
         return {name.removesuffix("_loss"): f"{value:.3f}" for name, value in losses.items()} | {"lr": f"{rate:.2g}"}
 
-    def _fail_on_loss(self, losses: dict[str, float], state: TrainState, clip, rate: float) -> None:
-        images = [str(target.image_id) for target in clip[0].targets] if clip else ["not known on this device"]
-        raise FloatingPointError(
-            f"the loss is not finite in epoch {state.epoch + 1}, batch {state.batch + 1}: "
-            + ", ".join(f"{name} {value:g}" for name, value in losses.items())
-            + f", learning rate {rate:g}, images {', '.join(images)}; a lower TRAIN.OPTIMIZER.LEARNING_RATE often helps"
-        )
+    def _iterations_are_due(self, step: int) -> bool:
+        every = self.cfg.TRAIN.CHECKPOINTS_ITERATIONS
+        return every > 0 and step % every == 0
+
+    def _map_is_owed(self, state: TrainState) -> bool:
+        return state.to_score and self.cfg.TRAIN.TRACK_MAP
 
     def _map_is_due(self, epoch: int) -> bool:
         settings = self.cfg.TRAIN
@@ -185,6 +211,7 @@ class Solver:
         """Score the averaged weights on the evaluation images and keep them if they are the best so far."""
         with state.averaged_weights():
             scores = self.scorer.score(self.model, "eval", state.step)
+        state.to_score = False
         if scores["mAP"] > state.best.get("mAP", -1.0):
             state.best = {"mAP": scores["mAP"], "epoch": state.epoch}
             ckpt.save_atomically(
@@ -206,8 +233,14 @@ class Solver:
 
     def _resume(self, state: TrainState) -> None:
         """Continue the run of EXP_DIR or --resume; else start from RESUME_CHECKPOINT or from fresh weights."""
-        cfg, path = self.cfg, find_run(self.cfg)
-        if path is None:
+        cfg, found = self.cfg, find_run(self.cfg)
+        ckpt.delete_partial_files(self.exp_dir)
+        if found is None:
+            if self.writer.json_path.exists():  # of a run that was killed before its first checkpoint
+                self.writer.hide_after(0)
+            if cfg.MODEL.PRETRAINED:
+                load_base_weights(self.model, cfg)
+                state.restart_average()
             if cfg.RESUME_CHECKPOINT:
                 report = ckpt.load_weights(self.model, cfg.RESUME_CHECKPOINT, cfg.TRAIN.RESUME_SCOPE)
                 logger.info("new run from the weights of RESUME_CHECKPOINT: %s", report)
@@ -215,12 +248,13 @@ class Solver:
             else:
                 logger.info("new run from fresh weights (seed %d)", cfg.SEED)
             return
-        content = ckpt.read_checkpoint(path)
+        path, content = found
         if not ckpt.is_run_checkpoint(content):
             self._resume_weights_only(state, content, path)
             return
         check_same_run(content, path, cfg, self.class_names)
         state.load_state_dict(content, path)
+        make_way(state, path, cfg)
         self.writer.hide_after(state.step)
         instead = " (RESUME_CHECKPOINT is not read: the run goes before it)" if cfg.RESUME_CHECKPOINT else ""
         logger.info("continuing %s after epoch %d, batch %d%s", path, state.epoch, state.batch, instead)
@@ -231,6 +265,7 @@ class Solver:
         state.epoch = ckpt.epoch_of(path)
         state.step = state.epoch * state.learning_rate.steps_per_epoch
         state.restart_average()
+        make_way(state, path, self.cfg)
         logger.info("continuing %s after epoch %d; it holds weights only, the optimizer starts anew", path, state.epoch)
 
     # ---------------------------------------------------------------------------------------------- eval, test

@@ -13,7 +13,8 @@ from .optim import LearningRate, WeightAverage, create_optimizer
 class TrainState:
     """Model, optimizer, averaged weights, gradient scaler, position in the data and best score of a run.
 
-    `epoch` counts the finished epochs, `batch` the batches done in the one after them, `step` the optimizer steps.
+    `epoch` counts the finished epochs, `batch` the batches done in the one after them, `step` the optimizer steps;
+    `to_score` says that the weights at the end of the last finished epoch are still to be evaluated.
     """
 
     def __init__(self, cfg, model: nn.Module, steps_per_epoch: int, scale_gradients: bool, device: torch.device):
@@ -25,6 +26,7 @@ class TrainState:
         self.ema_decay = cfg.TRAIN.EMA_DECAY
         self.restart_average()
         self.epoch = self.batch = self.step = 0
+        self.to_score = False
         self.best: dict = {}
 
     def restart_average(self) -> None:
@@ -41,6 +43,7 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "rng": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
+            "to_score": self.to_score,
             "best": dict(self.best),
         }
 
@@ -63,6 +66,7 @@ class TrainState:
         if torch.cuda.is_available() and len(state["rng"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])
         self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
+        self.to_score = state.get("to_score", False)
         self.best = dict(state["best"])
 
     @contextmanager
@@ -80,14 +84,19 @@ class TrainState:
 
 
 def _with_factors(saved: dict, optimizer: torch.optim.Optimizer) -> dict:
-    """A saved optimizer state under the settings of the present configuration, so that changed ones take effect."""
+    """A saved optimizer state under the settings of the present configuration, so that changed ones take effect; but
+    for the learning rate, which every step sets, and which a checkpoint shall show as the last step had it."""
     if len(saved["param_groups"]) != len(optimizer.param_groups):
         raise ValueError("its parameters are grouped differently")
     groups = [
-        {**{key: value for key, value in now.items() if key != "params"}, "params": then["params"]}
+        {**now, "params": then["params"], "lr": then["lr"]}
         for then, now in zip(saved["param_groups"], optimizer.param_groups, strict=True)
     ]
     return {"state": saved["state"], "param_groups": groups}
+
+
+class GivenUp(Exception):
+    """A stop was asked for in the middle of an evaluation, which is left unfinished."""
 
 
 class StopRequest:
@@ -110,6 +119,21 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def between_batches(self, model: nn.Module):
+        """Inside, the forward pass that follows a request raises GivenUp instead: between two batches, where leaving
+        spoils nothing."""
+
+        def check(*_) -> None:
+            if self.received is not None:
+                raise GivenUp
+
+        hook = model.register_forward_pre_hook(check)
+        try:
+            yield
+        finally:
+            hook.remove()
+
     def _handle(self, number, frame) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -119,6 +143,7 @@ class StopRequest:
 class Stopped(Exception):
     """Training was asked to stop by a signal, and has saved its state."""
 
-    def __init__(self, signal_number: int, path):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; saved {path}, the same command continues")
+    def __init__(self, signal_number: int, path, resumed_from: str = "auto"):
+        same = "the same command" if resumed_from == "auto" else "the same command with TRAIN.RESUME auto (no --resume)"
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; saved {path}, {same} continues")
         self.exit_status = 128 + signal_number

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..dataset.transforms import read_image
 from ..layers.box import cxcywh_to_xyxy, decode_boxes
 from ..utils.draw import WHITE, draw_boxes, drawable_text, image_grid
 from ..utils.errors import UserError
@@ -87,7 +86,7 @@ def run_visualize(
     """
     if not 0 <= image_index < len(records):
         raise UserError(f"image {image_index} cannot be visualized: the data set has images 0 to {len(records) - 1}")
-    image, target = read_image(records.image_path(image_index)), records.target(image_index)
+    image, target = records.read(image_index), records.target(image_index)
     scene = look_at(image, target, eval_transform, normalize, next(model.parameters()).device)
     with _only_looking(model):
         levels = detector_levels(model, scene.images)

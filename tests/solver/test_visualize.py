@@ -189,6 +189,9 @@ def test_images_without_objects_and_tiny_images(model, tmp_path):
         def image_path(self, index):
             return str(tmp_path / "tiny.png")
 
+        def read(self, index):
+            return read_image(self.image_path(index))
+
         def target(self, index):
             return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), size=(20, 30))
 
