@@ -10,7 +10,7 @@ from easydict import EasyDict
 
 from ..utils.errors import UserError
 from .kinds import Mistake, list_items, read_value
-from .schema import DERIVED, IGNORED, IMAGENET_COLORS, OLD_WORDS, RECIPE, SCHEMA, Key
+from .schema import DERIVED, GENTLE_RATE, IGNORED, IMAGENET_COLORS, OLD_WORDS, RECIPE, SCHEMA, Key
 from .yaml_text import Node, at_line, parse_yaml, read_text
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class _Merged:
         self.given: dict[str, str] = {}
         self.warned: set[str] = set()
         self.ignored: list[str] = []
+        self.left_out: list[str] = []
 
     def add_file(self, path: Path, chain: tuple[Path, ...], named_in: str = ""):
         """Merges the file at `path` after the files that it names as its base; `chain` holds those that led to it."""
@@ -105,6 +106,7 @@ class _Merged:
         for section, values in RECIPE.items():
             if not any(name.startswith(f"{section}.") for name in self.given):
                 self.values.update({f"{section}.{name}": value for name, value in values.items()})
+                self.left_out.append(section)
 
     def add_override(self, text: str):
         """Merges one KEY.SUB=value."""
@@ -158,6 +160,7 @@ class _Merged:
         if not values["MODEL.HALF_PRECISION"] and "MODEL.PRECISION" not in self.given:
             values["MODEL.PRECISION"] = "fp32"
         self._follow_pretrained()
+        self._choose_rate()
         if values["TRAIN.EARLY_STOP_EPOCHS"] and not values["TRAIN.TRACK_MAP"]:
             where = self.given["TRAIN.EARLY_STOP_EPOCHS"]
             raise UserError(f"{where}: TRAIN.EARLY_STOP_EPOCHS: watches the mAP of TRAIN.TRACK_MAP, which is False")
@@ -190,6 +193,14 @@ class _Merged:
         if values["MODEL.STEM_ACTIVATION"] == "auto":
             as_torchvision = pretrained and values["MODEL.NETS"].startswith("mobilenet_v2")
             values["MODEL.STEM_ACTIVATION"] = "relu6" if as_torchvision else "relu"
+
+
+    def _choose_rate(self):
+        """Lowers the rate of RECIPE where the network asks for it."""
+        values, name = self.values, "TRAIN.OPTIMIZER.LEARNING_RATE"
+        delicate = values["MODEL.NETS"].startswith("vgg") or values["MODEL.PRETRAINED"] or values["RESUME_CHECKPOINT"]
+        if "TRAIN.OPTIMIZER" in self.left_out and name not in self.given and delicate:
+            values[name] = GENTLE_RATE
 
 
 def _base_names(node: Node, where: str) -> list[str]:

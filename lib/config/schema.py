@@ -13,7 +13,7 @@ from typing import Any
 class Key:
     """One key: default value, kind of value, one sentence, and the allowed values where they are few.
 
-    minimum, above and maximum bound a number or every number of a list; lengths are the allowed lengths of a list.
+    minimum, above, maximum and below bound a number or every number of a list; lengths are the allowed lengths of it.
 
     Kinds: int, float, bool, str; choice (one of `choices`); choices (a list of them); strs (a list of strings; one
     string stays one where the default is one, else it becomes a list); ints, floats (lists); size ([height, width];
@@ -29,6 +29,7 @@ class Key:
     minimum: float | None = None
     above: float | None = None
     maximum: float | None = None
+    below: float | None = None
     lengths: tuple[int, ...] = ()
 
 
@@ -167,7 +168,7 @@ TRAIN = {
         "float",
         "Decay of the averaged weights that are evaluated; 0 switches averaging off.",
         minimum=0,
-        maximum=1,
+        below=1,
     ),
     "ACCUMULATE": Key(1, "int", "Batches whose gradients are summed before one optimizer step.", minimum=1),
     "CLIP_NORM": Key(
@@ -179,12 +180,16 @@ TRAIN = {
     "LOG_EVERY": Key(10, "int", "Write losses, rate and throughput every so many optimizer steps.", minimum=1),
     "OPTIMIZER": {
         "OPTIMIZER": Key("sgd", "choice", "The optimizer.", ("sgd", "adam", "adamw", "rmsprop")),
-        "LEARNING_RATE": Key(0.001, "float", "Base learning rate.", above=0),
-        "MOMENTUM": Key(
-            0.9, "float", "Momentum of sgd and rmsprop, first beta of adam and adamw.", minimum=0, maximum=1
+        "LEARNING_RATE": Key(
+            0.001,
+            "float",
+            "Base learning rate.  Where a file leaves the section out, VGG and networks that start from trained "
+            "weights get 0.0003.",
+            above=0,
         ),
+        "MOMENTUM": Key(0.9, "float", "Momentum of sgd and rmsprop, first beta of adam and adamw.", minimum=0, below=1),
         "MOMENTUM_2": Key(
-            0.99, "float", "Second beta of adam and adamw, smoothing constant of rmsprop.", minimum=0, maximum=1
+            0.99, "float", "Second beta of adam and adamw, smoothing constant of rmsprop.", minimum=0, below=1
         ),
         "EPS": Key(1e-8, "float", "Term added to the denominator by adam, adamw and rmsprop.", minimum=0),
         "WEIGHT_DECAY": Key(0.0001, "float", "Weight decay.", minimum=0),
@@ -411,6 +416,7 @@ SCHEMA = {
 RECIPE = {
     "TRAIN.OPTIMIZER": {
         "OPTIMIZER": "adamw",
+        "LEARNING_RATE": 0.004,
         "MOMENTUM_2": 0.999,
         "WEIGHT_DECAY": 0.05,
         "DECAY_BIAS_AND_NORM": False,
@@ -420,6 +426,10 @@ RECIPE = {
 }
 """What a file gets instead of the defaults in a section that it leaves out altogether: settings that learn quickly from
 scratch.  The defaults are those of the reference family, whose files give these sections."""
+
+GENTLE_RATE = 0.0003
+"""The learning rate of RECIPE for networks that a high one would spoil: VGG, which has no batch norm, and networks that
+start from trained weights."""
 
 DERIVED = {
     "TRAIN.LR_SCHEDULER.MAX_EPOCHS": lambda cfg: cfg.TRAIN.MAX_EPOCHS - cfg.TRAIN.LR_SCHEDULER.WARM_UP_EPOCHS,

@@ -272,6 +272,22 @@ def test_sections_that_a_file_leaves_out_take_the_recipe_and_others_the_defaults
     assert given.TRAIN.LR_SCHEDULER.SCHEDULER == "SGDR" and given.MATCHER.UNMATCHED_THRESHOLD == 0.4
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides", "rate"),
+    [
+        ("MODEL: {NETS: mobilenet_v2}", [], 0.004),
+        ("MODEL: {NETS: mobilenet_v2}", ["MODEL.PRETRAINED=imagenet"], 0.0003),
+        ("MODEL: {NETS: mobilenet_v2}\nRESUME_CHECKPOINT: x.pth", [], 0.0003),
+        ("MODEL: {NETS: vgg16}", [], 0.0003),
+        ("MODEL: {NETS: vgg16}", ["TRAIN.OPTIMIZER.LEARNING_RATE=0.01"], 0.01),
+        ("MODEL: {NETS: vgg16}\nTRAIN: {OPTIMIZER: {MOMENTUM: 0.9}}", [], 0.001),
+    ],
+)
+def test_the_rate_of_the_recipe_spares_vgg_and_trained_weights(write, text, overrides, rate):
+    cfg = load_config(write(text + "\n"), overrides)
+    assert rate == cfg.TRAIN.OPTIMIZER.LEARNING_RATE
+
+
 def test_a_base_counts_as_given_and_an_override_does_not(write):
     write("TRAIN: {OPTIMIZER: {OPTIMIZER: sgd}}\nMATCHER: {NEGPOS_RATIO: 3}\n", "base.yml")
     based = load_config(write("_BASE_: base.yml\n"))
