@@ -3,14 +3,16 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
+import torch
 from tqdm import tqdm
 
-from .config.arguments import add_config_arguments, parse_config_arguments
+from .config.arguments import CommandLineParser, add_config_arguments, parse_config_arguments
 from .dataset.transforms import read_image
 from .evaluation.results import ResultsWriter
 from .predictor import ObjectDetector
@@ -39,7 +41,7 @@ def train(argv: list[str] | None = None) -> int:
         if replayed is not None:
             replay(replayed)
             return 0
-        parser = argparse.ArgumentParser(prog="train.py", description="Train, evaluate, test or visualize a detector.")
+        parser = CommandLineParser(prog="train.py", description="Train, evaluate, test or visualize a detector.")
         parser.add_argument("--replay", metavar="FILE", help=REPLAY_HELP)
         _, cfg = parse_config_arguments(add_config_arguments(parser), argv)
         Solver(cfg).run()
@@ -58,21 +60,28 @@ def demo(argv: list[str] | None = None) -> int:
         checkpoint = args.checkpoint or checkpoints_to_test(cfg)[-1][1]
         detector = ObjectDetector(cfg, checkpoint)
         threshold = cfg.TEST.PICTURE_THRESHOLD if args.threshold is None else args.threshold
-        out = Path(args.out or Path(cfg.EXP_DIR) / "demo")
+        out = _picture_folder(Path(args.out or Path(cfg.EXP_DIR) / "demo"), paths)
         return _draw_all(detector, paths, threshold, out, args.display and _has_screen())
 
     return run_command(body)
 
 
 def run_command(body: Callable[[], int]) -> int:
-    """Run a command so that mistakes of the input end in one line on stderr: 2 for those, 1 for a failed run, 130 or
-    143 for a stop by signal."""
+    """Run a command so that whatever a user can cause ends in one line on stderr: 2 for mistakes of the input, 1 for
+    a failed run, 130 or 143 for a stop by signal."""
+    # OpenCV would add a warning of its own to the line about an image that it cannot read.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:
         return body()
     except UserError as error:
         return _fail(str(error), 2)
     except FloatingPointError as error:
         return _fail(str(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        shortage = _shortage(error)
+        if not shortage:
+            raise
+        return _fail(shortage, 1)
     except Stopped as stop:
         return _fail(str(stop), stop.exit_status)
     except KeyboardInterrupt:
@@ -80,9 +89,26 @@ def run_command(body: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no second error at exit
         return 141
+    except OSError as error:  # a full disk, a folder that became unwritable
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+
+
+def _shortage(error: Exception) -> str:
+    """What to say of an error that comes from too small a machine; '' for an error of the program."""
+    text = str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        wanted = re.search(r"ried to allocate ([\d.]+ \w+)", text)
+        return (
+            f"out of memory{f' (tried to allocate {wanted[1]})' if wanted else ''}; a smaller TRAIN.BATCH_SIZE, TEST.BATCH_SIZE "
+            "or MODEL.IMAGE_SIZE needs less"
+        )
+    if text.startswith("DataLoader worker"):
+        return f"{text.splitlines()[0].strip()} Fewer DATASET.NUM_WORKERS need less memory; 0 loads in the main process"
+    return ""
 
 
 def _fail(message: str, status: int) -> int:
+    message = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
     sys.stdout.flush()
     sys.stderr.write(f"error: {message}\n" if status < 128 else f"{message}\n")
     return status
@@ -90,7 +116,7 @@ def _fail(message: str, status: int) -> int:
 
 def _replay_file(argv: list[str] | None) -> str | None:
     """The file of --replay, which stands alone because the file holds the configuration; None without the option."""
-    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser = CommandLineParser(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--replay", metavar="FILE", help=REPLAY_HELP)
     args, others = parser.parse_known_args(argv)
     if args.replay is not None and others:
@@ -98,8 +124,8 @@ def _replay_file(argv: list[str] | None) -> str | None:
     return args.replay
 
 
-def _demo_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo.py", description="Draw and save the detections of a trained detector.")
+def _demo_parser() -> CommandLineParser:
+    parser = CommandLineParser(prog="demo.py", description="Draw and save the detections of a trained detector.")
     parser.add_argument("--demo", metavar="PATH", required=True, help="an image, or a folder of images")
     parser.add_argument(
         "-t", "--type", choices=("image", "folder"), help="kind of PATH; found out by itself if not given"
@@ -109,9 +135,17 @@ def _demo_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-s", "--save", action="store_true", help="accepted for old habits: pictures are always saved")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights; otherwise those the test phase would take")
-    parser.add_argument("--threshold", type=float, help="smallest score that is drawn (TEST.PICTURE_THRESHOLD)")
+    parser.add_argument("--threshold", type=score, help="smallest score that is drawn (TEST.PICTURE_THRESHOLD)")
     parser.add_argument("--out", metavar="DIR", help="folder of the pictures and of detections.json (EXP_DIR/demo)")
     return add_config_arguments(parser)
+
+
+def score(text: str) -> float:
+    """The number that --threshold gives; argparse calls it by the name of this function."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: 0 to 1")
+    return number
 
 
 def _find_images(path: Path, kind: str | None) -> list[Path]:
@@ -123,27 +157,45 @@ def _find_images(path: Path, kind: str | None) -> list[Path]:
         return [path]
     paths = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise UserError(f"--demo {path}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        names = sorted(p.name for p in path.iterdir())
+        holds = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "nothing"
+        raise UserError(f"--demo {path}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) but {holds}")
     return paths
 
 
-def _draw_all(detector: ObjectDetector, paths: Iterable[Path], threshold: float, out: Path, display: bool) -> int:
+def _picture_folder(out: Path, images: Iterable[Path]) -> Path:
+    """The folder of the pictures, made where it is missing; UserError if an image to be read would be overwritten."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: this folder cannot be made ({error.strerror})") from None
+    for path in images:
+        picture = out / _picture_name(path)
+        if picture.exists() and path.exists() and picture.samefile(path):
+            raise UserError(f"--out {out}: is the folder of the images, which would be overwritten")
+    return out
+
+
+def _picture_name(path: Path) -> str:
+    return path.name if path.suffix.lower() in (".jpg", ".jpeg", ".png") else f"{path.name}.jpg"
+
+
+def _draw_all(detector: ObjectDetector, paths: list[Path], threshold: float, out: Path, display: bool) -> int:
     """Detect, draw and save each image; unreadable ones are named and skipped."""
-    out.mkdir(parents=True, exist_ok=True)
     num_done = 0
     with ResultsWriter(out / "detections.json") as results:
         for path in tqdm(paths, unit="img", disable=None):
             try:
                 image = read_image(str(path), detector.exif)
             except UserError as error:
+                if len(paths) == 1:
+                    raise
                 logger.warning("skipped: %s", error)
                 continue
             (found,) = detector.predict([image], threshold)
             picture = draw_detections(image, found, threshold)
-            name = out / (path.name if path.suffix.lower() in (".jpg", ".jpeg", ".png") else f"{path.name}.jpg")
-            if name.resolve() == path.resolve():
-                raise UserError(f"--out {out}: is the folder of the images, which would be overwritten")
-            cv2.imencode(name.suffix, picture)[1].tofile(name)
+            name = out / _picture_name(path)
+            name.write_bytes(cv2.imencode(name.suffix, picture)[1].tobytes())
             results.add([found], [Target(found.boxes[:0], found.labels[:0], image_id=path.name, size=image.shape[:2])])
             logger.info("%s: %s", path.name, _summary(found))
             num_done += 1
@@ -153,7 +205,7 @@ def _draw_all(detector: ObjectDetector, paths: Iterable[Path], threshold: float,
                     break
     logger.info("%d pictures and detections.json in %s", num_done, out)
     if not num_done:
-        raise UserError("none of the images could be read")
+        raise UserError(f"--demo {paths[0].parent}: none of its {len(paths)} images could be read")
     return 0
 
 

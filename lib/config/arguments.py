@@ -3,10 +3,11 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from easydict import EasyDict
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, nearest
 from .describe import describe_schema
 from .effective import dump_config
 from .loader import load_config
@@ -22,6 +23,13 @@ examples:
 
 --help-config lists every key with its default and its meaning.
 """
+
+
+class CommandLineParser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line, a UserError, instead of the usage and an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"command line: {message}; --help shows the options")
 
 
 class _HelpConfig(argparse.Action):
@@ -55,16 +63,18 @@ def parse_config_arguments(
     """The arguments of `parser`, to which add_config_arguments was applied, and the configuration they ask for.
 
     `argv` None is the command line.  Without `required`, a missing --cfg means the defaults.  Exits 0 after
-    --print-config, 2 after an unknown option; raises UserError for mistakes in the configuration.
+    --print-config and --help-config; raises UserError for an unknown option and for mistakes in the configuration.
     """
     args, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
-        words = unknown[0].lstrip("-")
-        hint = f"; keys have no dashes: {words.partition('=')[0]}=VALUE" if "." in words.partition("=")[0] else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        option = unknown[0].partition("=")[0]
+        hint = f"keys have no dashes: {option.lstrip('-')}=VALUE" if "." in option else _nearest_option(parser, option)
+        raise UserError(f"command line: {option}: unknown option; {hint}")
     for word in args.overrides:
         if "=" not in word and word.endswith((".yml", ".yaml")):
             raise UserError(f"command line: '{word}' is a file; give it as --cfg {word}")
+        if "=" not in word and Path(word).exists():
+            raise UserError(f"command line: '{word}': a path that no option takes; for several files give their folder")
     if args.cfg is None and required:
         raise UserError(f"command line: --cfg FILE is missing{_example_files()}")
     if args.cfg and not Path(args.cfg).exists() and (CONFIG_FOLDER / Path(args.cfg).name).is_file():
@@ -78,6 +88,11 @@ def parse_config_arguments(
         sys.stdout.write(f"# Effective configuration of {args.cfg or 'the defaults'}{changed}\n{dump_config(cfg)}")
         parser.exit(0)
     return args, cfg
+
+
+def _nearest_option(parser: argparse.ArgumentParser, option: str) -> str:
+    names = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    return nearest(f"--{option.lstrip('-')}", names)
 
 
 def _example_files() -> str:

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+from ..utils.errors import UserError
 from .loader import KEYS
 from .schema import DERIVED, IMPLIED
 from .yaml_text import write_value
 
-HEADER = "# Effective configuration; python train.py --cfg THIS_FILE repeats the run."
+TITLE = "# Effective configuration"
+HEADER = f"{TITLE}; python train.py --cfg THIS_FILE repeats the run."
 
 
 def config_to_dict(cfg) -> dict:
@@ -77,8 +79,13 @@ def _line(name: str, last: str, flat: dict) -> str:
 
 
 def save_config(cfg, path) -> None:
-    """Writes dump_config(cfg) to `path`, whose folders are made; a reader sees the old file or the whole new one."""
+    """Writes dump_config(cfg) to `path`, whose folders are made; a reader sees the old file or the whole new one.
+
+    Raises UserError for an old one that was not written here, such as a user's own.
+    """
     path = Path(path)
+    if path.exists() and not _is_ours(path):
+        raise UserError(f"EXP_DIR: {path} is not of an earlier run and would be overwritten; give another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -86,3 +93,10 @@ def save_config(cfg, path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(len(TITLE)) == TITLE

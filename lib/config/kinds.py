@@ -62,9 +62,10 @@ def _check_range(value, key: Key, node: Node):
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
-        low, above, high = key.minimum, key.above, key.maximum
-        outside = (low is not None and number < low) or (above is not None and number <= above)
-        if outside or (high is not None and number > high):
+        low, above, high, below = key.minimum, key.above, key.maximum, key.below
+        too_low = (low is not None and number < low) or (above is not None and number <= above)
+        too_high = (high is not None and number > high) or (below is not None and number >= below)
+        if too_low or too_high:
             raise Mistake(f"{number} is out of range; allowed: {range_text(key)}", node.line)
 
 
@@ -75,6 +76,7 @@ def range_text(key: Key) -> str:
     parts = [f"at least {key.minimum}"] if key.minimum is not None else []
     parts += [f"above {key.above}"] if key.above is not None else []
     parts += [f"at most {key.maximum}"] if key.maximum is not None else []
+    parts += [f"below {key.below}"] if key.below is not None else []
     return ", ".join(parts)
 
 

@@ -5,6 +5,7 @@ the guesses of YAML 1.1.
 """
 
 import ast
+import codecs
 import difflib
 import re
 from pathlib import Path
@@ -58,7 +59,10 @@ def read_text(path: Path, named_in: str = "") -> str:
         with path.open(encoding="utf-8") as file:
             return file.read(MAX_BYTES + 1)
     except UnicodeDecodeError as error:
-        raise UserError(f"{named_in}{path}: is not UTF-8 text (byte {error.start})") from None
+        with path.open("rb") as file:
+            utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        found = "is UTF-16 text; save it as UTF-8" if utf_16 else f"is not UTF-8 text (byte {error.start})"
+        raise UserError(f"{named_in}{path}: {found}") from None
     except OSError as error:
         raise UserError(f"{named_in}{path}: {error.strerror}") from None
 

@@ -75,14 +75,19 @@ def read_custom(roots, sets, role, class_names=(), plan=NO_PLAN, where=_WHERE, c
 
 def discover_classes(folders, facts: FileFacts, level: int = logging.DEBUG) -> tuple[str, ...]:
     """All class names in all image sets of the folders, sorted."""
-    counts = Counter()
-    for folder in folders:
-        for found in facts.annotations(folder.listed_annotations()):
-            counts.update([] if isinstance(found, BadAnnotation) else found.names)
+    found = [fact for folder in folders for fact in facts.annotations(folder.listed_annotations())]
+    readable = [fact for fact in found if not isinstance(fact, BadAnnotation)]
+    counts = Counter(name for fact in readable for name in fact.names)
     if not counts:
         places = ", ".join(str(folder.path) for folder in folders)
+        if not readable:
+            why = f"not one of {len(found)} can be read: {found[0]}" if found else "no listed image has one"
+            raise UserError(f"{places}: the classes come from VOC annotations (.xml), and {why}")
         raise UserError(f"{places}: no annotation holds an object; DATASET.CLASSES must name the classes")
-    logger.log(level, "classes found: %s", ", ".join(f"{name} ({counts[name]})" for name in sorted(counts)))
+    names = ", ".join(f"{name} ({counts[name]})" for name in sorted(counts))
+    logger.log(level, "classes found: %s", names)
+    if len({name.casefold() for name in counts}) < len(counts) and level == logging.INFO:
+        logger.warning("some class names differ in upper and lower case only, and count as different: %s", names)
     return tuple(sorted(counts))
 
 
@@ -102,6 +107,8 @@ def _check_names(names):
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"DATASET.CLASSES: '{repeated[0]}' is named twice")
+    if not all(name.strip() for name in names):
+        raise UserError(f"DATASET.CLASSES: name {[bool(n.strip()) for n in names].index(False) + 1} is empty")
 
 
 def _check_classes(records: DetectionRecords, findings: Findings):

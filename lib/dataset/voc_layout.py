@@ -272,6 +272,8 @@ def _read_lines(source: Path) -> list[tuple[int, str]]:
         text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror or error})") from None
+    if text.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+        raise UserError(f"{source}: is UTF-16 text; save it as UTF-8")
     lines = [line.strip() for line in text.split("\n")]
     return list(enumerate(lines if lines[-1] else lines[:-1], 1))
 

@@ -23,6 +23,9 @@ from .voc_map import pixel_boxes, scores_array
 log = logging.getLogger(__name__)
 
 BOX_DECIMALS = 3
+MAX_PIXELS = 1e9
+"""Larger corners are no pixels of any image, and areas of theirs could overflow."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -189,6 +192,7 @@ class _Columns:
         boxes, scores = np.array(self.boxes).reshape(-1, 4), np.array(self.scores)
         for bad, what in (
             (~np.isfinite(boxes).all(axis=1), "bbox holds a value that is not finite"),
+            ((np.abs(boxes) > MAX_PIXELS).any(axis=1), f"bbox holds a value beyond {MAX_PIXELS:g} pixels"),
             (~np.isfinite(scores), "score is not finite"),
             ((boxes[:, 2:] < 0).any(axis=1), "bbox has a negative width or height; it is [x, y, width, height]"),
         ):
@@ -247,6 +251,10 @@ def _iterate_list(path, text: str) -> Iterator:
             raise json.JSONDecodeError("Extra data after the list", text, rest)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from error
+    except UserError:
+        raise
+    except (RecursionError, ValueError) as error:  # brackets without end, a number of thousands of digits
+        raise UserError(f"{path}: not a results file: {str(error).partition(';')[0]}") from None
 
 
 def _is_number(value) -> bool:

@@ -26,12 +26,12 @@ def create_model(cfg) -> SSD:
     if model.NUM_CLASSES is None:
         raise UserError("MODEL.NUM_CLASSES is not set and no data set has been opened to take it from")
     backbone = create_backbone(cfg)
-    ratios = model.ASPECT_RATIOS
+    ratios = None if model.ASPECT_RATIOS is None else _check_ratios(model.ASPECT_RATIOS)
     build_neck = SSDS.get(model.SSDS)
     neck = build_neck(backbone, model.FEATURE_LAYER, model.IMAGE_SIZE, None if ratios is None else len(ratios))
     backbone.emit(neck.taps)
     num_levels = len(neck.channels)
-    ratios = _check_ratios([[1, 2, 3]] * num_levels if ratios is None else ratios[:num_levels])
+    ratios = [[1, 2, 3]] * num_levels if ratios is None else ratios[:num_levels]
     _check_counts(model, num_levels)
     head = Head(neck.channels, [num_boxes_per_cell(r) for r in ratios], model.NUM_CLASSES)
     maps = _map_sizes(backbone, neck, model.NETS, model.SSDS, "MODEL.IMAGE_SIZE", model.IMAGE_SIZE)
@@ -104,30 +104,39 @@ def _check_counts(model, num_levels: int) -> None:
             f"MODEL.STEPS has {len(model.STEPS)} entries, the model {num_levels} levels: give one for each, or none"
         )
     sizes = model.SIZES
-    pixel_form = len(sizes) > 0 and all(isinstance(size, (list, tuple)) and len(size) == 2 for size in sizes)
-    fraction_form = len(sizes) == 2 and all(isinstance(size, (int, float)) for size in sizes)
+    pixel_form = len(sizes) > 0 and all(map(_is_pair, sizes))
+    fraction_form = len(sizes) == 2 and all(map(_positive, sizes)) and sizes[0] <= min(sizes[1], 1)
     if not (pixel_form or fraction_form):
-        missing = f"MODEL.SIZES: expected [h, w] pairs in pixels or two fractions [smallest, largest], got {sizes}"
+        missing = (
+            "MODEL.SIZES: expected [h, w] pairs in pixels or two fractions of the image [smallest, largest], all above "
+            f"0, got {sizes}"
+        )
     elif pixel_form and len(sizes) < num_levels + 1:
         missing = (
             f"MODEL.SIZES has {len(sizes)} entries, the model {num_levels} levels: give one for each level and one "
             "more at the end"
         )
-    if any(not isinstance(step, (list, tuple)) or len(step) != 2 for step in model.STEPS):
-        missing = f"MODEL.STEPS: expected [h, w] pairs in pixels, got {model.STEPS}"
+    if not all(map(_is_pair, model.STEPS)):
+        missing = f"MODEL.STEPS: expected [h, w] pairs in pixels above 0, got {model.STEPS}"
     if missing:
         raise UserError(missing)
 
 
 def _check_ratios(ratios) -> list:
+    if not ratios:
+        raise UserError("MODEL.ASPECT_RATIOS: the list is empty; give a list of ratios for each level, or null")
     for level, entry in enumerate(ratios):
         where = f"MODEL.ASPECT_RATIOS: level {level}"
         if not isinstance(entry, (list, tuple)) or not entry:
             raise UserError(f"{where}: expected a list of ratios, got {entry!r}")
-        pairs = [isinstance(r, (list, tuple)) and len(r) == 2 and all(_positive(v) for v in r) for r in entry]
+        pairs = [_is_pair(r) for r in entry]
         if not all(pairs) and not all(_positive(r) for r in entry):
             raise UserError(f"{where}: expected positive ratios or [w, h] pairs, not a mixture, got {entry!r}")
     return list(ratios)
+
+
+def _is_pair(value) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_positive, value))
 
 
 def _positive(value) -> bool:

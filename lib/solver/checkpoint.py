@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,10 +76,6 @@ class LoadReport:
             raise UserError(f"the checkpoint does not fit the model: {self}")
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-
-
 def _some(names: list[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
@@ -93,19 +90,38 @@ def read_checkpoint(path) -> dict:
         hint = nearest(path.name, siblings) if siblings else "its folder holds no .pth file"
         raise UserError(f"{path}: no such checkpoint; {hint}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: refused, because reading it would run code stored in the file, or it is no checkpoint at all "
-            f"({_reason(error)})"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable checkpoint, perhaps cut off ({_reason(error)})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch finds odd about a pickle
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file ends in whatever its parser stumbles over
+        raise UserError(f"{path}: {_fault_of(path, error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    if is_run_checkpoint(content) and _is_damaged(path):
-        raise UserError(f"{path}: not a readable checkpoint: it has changed since it was written")
+    if is_run_checkpoint(content):
+        if content["format"] > FORMAT:
+            raise UserError(f"{path}: written by a newer version (format {content['format']}, known is {FORMAT})")
+        if _is_damaged(path):
+            raise UserError(f"{path}: not a readable checkpoint: it has changed since it was written")
     return content
+
+
+def _fault_of(path: Path, error: Exception) -> str:
+    """Why torch could not read a file, for somebody who knows neither pickle nor zip."""
+    if not os.access(path, os.R_OK):
+        return "not a readable checkpoint: the permission to read it is missing"
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not head:
+        return "not a readable checkpoint: the file is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "no checkpoint at all but the pointer of Git LFS to one; 'git lfs pull' fetches it"
+    if not head.startswith((b"PK", b"\x80")):
+        return "no checkpoint at all but a file of another kind"
+    if isinstance(error, pickle.UnpicklingError) and (head[:1] == b"\x80" or zipfile.is_zipfile(path)):
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        found = f" ({code[1]})" if code else ", or it is no checkpoint at all"
+        return f"refused, because reading it would run code stored in the file{found}; a state_dict holds none"
+    return "not a readable checkpoint, perhaps cut off"
 
 
 def _is_damaged(path: Path) -> bool:
@@ -118,22 +134,20 @@ def _is_damaged(path: Path) -> bool:
 
 def is_run_checkpoint(content: dict) -> bool:
     """Whether the content of a file is the full state of a run of this trainer."""
-    return "format" in content and "model" in content
+    return isinstance(content.get("format"), int) and isinstance(content.get("model"), dict)
 
 
 def weights_of(content: dict, path, averaged: bool = True) -> dict[str, torch.Tensor]:
     """The state dict in the content of a file, in the names of our models: of a full checkpoint the averaged
     weights where it has them (unless `averaged` is false), of published files the state dict they are or wrap."""
     if is_run_checkpoint(content):
-        if content["format"] > FORMAT:
-            raise UserError(f"{path}: written by a newer version (format {content['format']}, known is {FORMAT})")
         return dict(content["ema"] if averaged and content.get("ema") else content["model"])
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    state = {name: tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
+    state = {name: t for name, t in content.items() if isinstance(name, str) and isinstance(t, torch.Tensor)}
     if not state:
-        raise UserError(f"{path}: holds no weights (its entries: {_some([str(k) for k in content])})")
+        raise UserError(f"{path}: holds no weights (its entries: {_some([str(k) for k in content]) or 'none'})")
     return {family_to_model_name(name): tensor for name, tensor in state.items()}
 
 
@@ -174,7 +188,7 @@ def load_weights(model: nn.Module, path, scope: str = "") -> LoadReport:
     """Fill `model` from a checkpoint file of this trainer or of the reference family, within `scope`.
 
     Tensors of another shape are left alone and reported, as are names that only one side has.  Raises UserError for
-    an unreadable file, and where nothing fits.
+    an unreadable file, for values that are not finite, and where nothing fits.
     """
     return copy_weights(model, read_checkpoint(path), path, scope)
 
@@ -193,6 +207,8 @@ def copy_weights(model: nn.Module, content: dict, path, scope: str = "") -> Load
             report.missing += [] if optional else [name]
         elif state[name].shape != tensor.shape:
             report.mismatched.append((name, tuple(state[name].shape), tuple(tensor.shape)))
+        elif not torch.isfinite(state[name]).all():
+            raise UserError(f"{path}: {name} holds values that are no numbers")
         else:
             tensor.copy_(state[name])
             report.loaded.append(name)
@@ -214,6 +230,11 @@ def save_atomically(content: dict, path) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync_folder(path.parent)
+    except RuntimeError as error:
+        cause = error.__context__  # torch hides the error of the disk behind one of its own
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 

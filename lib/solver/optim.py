@@ -71,6 +71,8 @@ class LearningRate:
 
     def __init__(self, cfg, steps_per_epoch: int):
         schedule = cfg.TRAIN.LR_SCHEDULER
+        if schedule.SCHEDULER == "step" and not schedule.STEPS:
+            raise UserError("TRAIN.LR_SCHEDULER.STEPS: is empty, but SCHEDULER step takes its period from it")
         self.schedule = schedule
         self.base = cfg.TRAIN.OPTIMIZER.LEARNING_RATE
         self.steps_per_epoch = steps_per_epoch

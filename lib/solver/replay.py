@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 
+ENTRIES = {"run", "clips", "threads", "arithmetic", "learning_rate", "losses", "gradient_norm"}
+
 
 def replay(path) -> None:
     """Run the step that a replay file holds on the CPU and log what it shows; UserError for any other file."""
@@ -46,10 +48,11 @@ def replay(path) -> None:
 def read_replay(path) -> dict:
     """The content of a replay file."""
     content = ckpt.read_checkpoint(path)
-    if "replay" not in content:
+    version = content.get("replay")
+    if isinstance(version, int) and version > FORMAT:
+        raise UserError(f"{path}: written by a newer version (format {version}, known is {FORMAT})")
+    if not isinstance(version, int) or not set(content) >= ENTRIES or not ckpt.is_run_checkpoint(content["run"]):
         raise UserError(f"{path}: is no replay file; those that training writes are named EXP_DIR/replay/step_N.pth")
-    if content["replay"] > FORMAT:
-        raise UserError(f"{path}: written by a newer version (format {content['replay']}, known is {FORMAT})")
     return content
 
 

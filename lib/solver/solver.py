@@ -295,7 +295,7 @@ class Solver:
             check_same_run(content, path, self.cfg, self.class_names)
         ckpt.copy_weights(self.model, content, path).require_complete()
         epoch = ckpt.epoch_of(path)
-        return content["position"] if ckpt.is_run_checkpoint(content) else {"epoch": epoch, "step": epoch}
+        return content.get("position", {"epoch": epoch, "step": epoch})
 
     # ---------------------------------------------------------------------------------------------- visualize
 

@@ -53,7 +53,8 @@ class StepGuard:
         if self.on_cpu:
             if self.state.step != self._step:
                 self._step, self._clips, self._losses = self.state.step, [], []
-                torch._foreach_copy_(list(self._buffers_before.values()), list(self._buffers.values()))
+                if self._buffers:  # torch refuses empty lists
+                    torch._foreach_copy_(list(self._buffers_before.values()), list(self._buffers.values()))
                 self._rng_before = torch.get_rng_state()
             self._clips.append(clip)
         boxes = torch.cat([target.boxes for batch in clip for target in batch.targets])

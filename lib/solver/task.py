@@ -5,7 +5,8 @@ from contextlib import nullcontext
 from torch import Tensor, nn
 
 from ..layers.normalize import Normalize
-from ..structures import Clip
+from ..structures import Clip, Predictions
+from ..utils.errors import UserError
 
 
 class DetectionTask(nn.Module):
@@ -25,11 +26,22 @@ class DetectionTask(nn.Module):
         totals: dict[str, Tensor] = {}
         for batch in clip:
             with autocast():
-                predictions = self.model(self.normalize(batch.images), state)
+                predictions = self._predict(batch.images, state)
             state = predictions.state
             for name, loss in self.criterion(predictions, batch.targets).items():
                 totals[name] = totals[name] + loss / len(clip) if name in totals else loss / len(clip)
         return totals, _detach(state)
+
+    def _predict(self, images: Tensor, state) -> Predictions:
+        try:
+            return self.model(self.normalize(images), state)
+        except ValueError as error:
+            if len(images) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "TRAIN.BATCH_SIZE: a batch of one image leaves batch norm a single value where the map has one cell; "
+                "train on at least 2 images, in batches of at least 2"
+            ) from error
 
 
 def _detach(state):

@@ -49,6 +49,12 @@ class TrainState:
 
     def load_state_dict(self, state: dict, path) -> None:
         """Continue from a saved state; UserError where it belongs to another optimizer or set of parameters."""
+        missing = [name for name in self.state_dict() if name not in state and name != "to_score"]
+        if missing:
+            raise UserError(
+                f"{path}: holds no {', '.join(missing)} to continue with; start a new run from its weights with "
+                "RESUME_CHECKPOINT and another EXP_DIR"
+            )
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(_with_factors(state["optimizer"], self.optimizer))

@@ -1,12 +1,12 @@
 """Score a results file against the ground truth of a data set, without a model."""
 
-import argparse
 import logging
 import sys
 
 import torch
 
-from ..config import load_config
+from ..commands import run_command
+from ..config import CommandLineParser, load_config
 from ..dataset.dataset_factory import create_records
 from ..evaluation import VOCMeanAP, format_table, load_results
 from ..structures import Detections
@@ -49,9 +49,9 @@ def score_results(records, path, set_name: str = "test") -> VOCMeanAP:
     return metric
 
 
-def create_parser() -> argparse.ArgumentParser:
+def create_parser() -> CommandLineParser:
     """The command line of this tool."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLineParser(
         # Started with -m, argparse would call it score.py, which is not a command; as ssds-score it knows better.
         prog=f"python -m {__package__}.score" if sys.argv[0].endswith("score.py") else None,
         description="Score a results file (JSON as written by the test phase, COCO's results format) against the "
@@ -72,16 +72,16 @@ def create_parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     """Entry point: print the per-class table; returns 0, or 2 after one line about a mistake in the input."""
-    args = create_parser().parse_intermixed_args(argv)
-    setup_logging()
-    try:
+
+    def body() -> int:
+        setup_logging()
+        args = create_parser().parse_intermixed_args(argv)
         cfg = load_config(args.cfg, args.overrides)
         metric = score_results(create_records(cfg, args.sets), args.detections, args.sets)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(format_table(metric.compute(), metric.counts(), metric.best_f1(), metric.iou_threshold))
-    return 0
+        print(format_table(metric.compute(), metric.counts(), metric.best_f1(), metric.iou_threshold))
+        return 0
+
+    return run_command(body)
 
 
 if __name__ == "__main__":

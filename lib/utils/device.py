@@ -21,7 +21,16 @@ def select_device(name: str) -> torch.device:
         raise UserError(f"DEVICE: '{name}' is no torch device; allowed: auto, cpu, cuda, cuda:0, ...") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"DEVICE: '{name}' was asked for, but torch finds no CUDA device here; allowed: auto, cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"DEVICE: '{name}' cannot be used here ({reason}); allowed: {_usable_devices()}") from error
     return device
+
+
+def _usable_devices() -> str:
+    return ", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
 
 
 @cache

@@ -18,10 +18,12 @@ from lib.config import (
     save_config,
     update_derived,
 )
+from lib.config.effective import TITLE
 from lib.config.kinds import KINDS, read_value
 from lib.config.loader import KEYS, SECTIONS
 from lib.config.schema import DERIVED, IGNORED, OLD_WORDS
 from lib.config.yaml_text import parse_yaml, write_value
+from lib.utils.errors import UserError
 
 
 def reload(cfg, tmp_path):
@@ -109,7 +111,8 @@ def test_save_makes_its_folder_and_leaves_nothing_else(tmp_path, folder):
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "config.yml"
-    path.write_text("SEED: 3\n")
+    old = f"{TITLE} of an earlier start\nSEED: 3\n"
+    path.write_text(old)
 
     def fail(*_):
         raise OSError("disk full")
@@ -117,8 +120,17 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_config(load_config(None), path)
-    assert path.read_text() == "SEED: 3\n"
+    assert path.read_text() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("SEED: 3\n"), lambda path: path.mkdir()])
+def test_a_file_of_the_users_own_is_not_overwritten(tmp_path, spoil):
+    path = tmp_path / "config.yml"
+    spoil(path)
+    with pytest.raises(UserError, match="config.yml is not of an earlier run and would be overwritten"):
+        save_config(load_config(None), path)
+    assert path.is_dir() or path.read_text() == "SEED: 3\n"
 
 
 def test_a_saved_run_can_be_moved(tmp_path):

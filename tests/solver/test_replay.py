@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -242,3 +243,10 @@ def test_a_replay_file_is_no_checkpoint_to_test(tiny):
     path = command_of(fail(tiny(*HOT, "TRAIN.TRACK_MAP=False")))[1]
     with pytest.raises(UserError, match="holds no weights"):
         Solver(tiny("PHASE=test", f"TEST.CHECKPOINT={path}")).run()
+
+
+def test_a_network_without_norms_has_no_statistics_to_keep(tiny):
+    state = SimpleNamespace(model=torch.nn.Linear(2, 2), device=torch.device("cpu"), step=0)
+    guard = StepGuard(tiny(), state, records=None, dtype=None)
+    nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    guard.begin([Batch(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [nothing])])
