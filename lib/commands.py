@@ -97,11 +97,9 @@ def _shortage(error: Exception) -> str:
     """What to say of an error that comes from too small a machine; '' for an error of the program."""
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
-        wanted = re.search(r"ried to allocate ([\d.]+ \w+)", text)
-        return (
-            f"out of memory{f' (tried to allocate {wanted[1]})' if wanted else ''}; a smaller TRAIN.BATCH_SIZE, TEST.BATCH_SIZE "
-            "or MODEL.IMAGE_SIZE needs less"
-        )
+        found = re.search(r"ried to allocate ([\d.]+ \w+)", text)
+        wanted = f" (tried to allocate {found[1]})" if found else ""
+        return f"out of memory{wanted}; a smaller TRAIN.BATCH_SIZE, TEST.BATCH_SIZE or MODEL.IMAGE_SIZE needs less"
     if text.startswith("DataLoader worker"):
         return f"{text.splitlines()[0].strip()} Fewer DATASET.NUM_WORKERS need less memory; 0 loads in the main process"
     return ""

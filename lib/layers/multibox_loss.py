@@ -55,8 +55,8 @@ class MultiBoxLoss(nn.Module):
         num_priors = conf.shape[1]
         wanted = (self.negatives_per_positive * num_positives).clamp(max=num_priors - 1)
         wanted = torch.where(num_positives > 0, wanted, min(self.negatives_if_empty, num_priors))
-        # Cross entropy of the background class, which is the target of every negative.  log_softmax is one kernel, where
-        # logsumexp is five, and takes half the time.
+        # Cross entropy of the background class, which is the target of every negative.  log_softmax is one kernel and
+        # takes half the time of logsumexp, which is five.
         loss = (-conf.log_softmax(2)[..., 0]).masked_fill(excluded, -1)
         # The largest possible number on a GPU, where asking for the real one would make the host wait.
         depth = num_priors if conf.is_cuda else int(wanted.max())
