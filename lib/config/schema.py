@@ -422,10 +422,10 @@ RECIPE = {
         "DECAY_BIAS_AND_NORM": False,
     },
     "TRAIN.LR_SCHEDULER": {"SCHEDULER": "SGDR"},
-    "MATCHER": {"UNMATCHED_THRESHOLD": 0.4},
 }
 """What a file gets instead of the defaults in a section that it leaves out altogether: settings that learn quickly from
-scratch.  The defaults are those of the reference family, whose files give these sections."""
+scratch.  The defaults are those of the reference family, whose files give these sections.  Nothing here may change what
+a model computes or how a loss is defined: those follow the family, whatever a file leaves out."""
 
 GENTLE_RATE = 0.0003
 """The learning rate of RECIPE for networks that a high one would spoil: VGG, which has no batch norm, and networks that

@@ -269,7 +269,13 @@ def test_sections_that_a_file_leaves_out_take_the_recipe_and_others_the_defaults
     assert (left_out.TRAIN.OPTIMIZER.OPTIMIZER, left_out.TRAIN.OPTIMIZER.WEIGHT_DECAY) == ("adamw", 0.05)
     assert (given.TRAIN.OPTIMIZER.OPTIMIZER, given.TRAIN.OPTIMIZER.LEARNING_RATE) == ("sgd", 0.01)
     assert given.TRAIN.OPTIMIZER.WEIGHT_DECAY == 0.0001 and given.TRAIN.OPTIMIZER.DECAY_BIAS_AND_NORM
-    assert given.TRAIN.LR_SCHEDULER.SCHEDULER == "SGDR" and given.MATCHER.UNMATCHED_THRESHOLD == 0.4
+    assert given.TRAIN.LR_SCHEDULER.SCHEDULER == "SGDR"
+
+
+def test_no_section_that_is_left_out_changes_the_loss(write):
+    """The loss of a family's file is the family's, whatever the file leaves out."""
+    for section in ("MODEL", "MATCHER", "POST_PROCESS"):
+        assert load_config(write("SEED: 0\n"))[section] == load_config(None)[section]
 
 
 @pytest.mark.parametrize(
@@ -289,9 +295,9 @@ def test_the_rate_of_the_recipe_spares_vgg_and_trained_weights(write, text, over
 
 
 def test_a_base_counts_as_given_and_an_override_does_not(write):
-    write("TRAIN: {OPTIMIZER: {OPTIMIZER: sgd}}\nMATCHER: {NEGPOS_RATIO: 3}\n", "base.yml")
+    write("TRAIN: {OPTIMIZER: {OPTIMIZER: sgd}}\n", "base.yml")
     based = load_config(write("_BASE_: base.yml\n"))
-    assert based.TRAIN.OPTIMIZER.OPTIMIZER == "sgd" and based.MATCHER.UNMATCHED_THRESHOLD == 0.5
+    assert (based.TRAIN.OPTIMIZER.OPTIMIZER, based.TRAIN.LR_SCHEDULER.SCHEDULER) == ("sgd", "SGDR")
     overridden = load_config(write("SEED: 1\n"), ["TRAIN.OPTIMIZER.LEARNING_RATE=0.002"])
     assert (overridden.TRAIN.OPTIMIZER.OPTIMIZER, overridden.TRAIN.OPTIMIZER.LEARNING_RATE) == ("adamw", 0.002)
 
