@@ -9,7 +9,7 @@ import torch
 
 from .config.effective import diff_configs
 from .config.loader import update_derived
-from .config.schema import INPUT_KEYS
+from .config.schema import INPUT_KEYS, WIRING_KEYS
 from .dataset.transforms import create_transforms, read_image
 from .layers.box import clip_boxes
 from .layers.normalize import Normalize
@@ -111,11 +111,12 @@ class ObjectDetector:
 
 
 def _check_inputs(content: dict, checkpoint, cfg) -> None:
-    """Refuse to show a trained network other images than it was trained on: that fits every shape and finds nothing."""
+    """Refuse to show a trained network other images than it was trained on, or to wire it otherwise: that fits every
+    shape and finds nothing."""
     if not ckpt.is_run_checkpoint(content):
         return
     for key, old, new in diff_configs(content.get("config", {}), cfg):
-        if key in INPUT_KEYS:
+        if key in INPUT_KEYS + WIRING_KEYS:
             raise UserError(f"{checkpoint}: was trained with {key} {old}, now it is {new}; give {key} its old value")
 
 

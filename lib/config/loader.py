@@ -194,7 +194,6 @@ class _Merged:
             as_torchvision = pretrained and values["MODEL.NETS"].startswith("mobilenet_v2")
             values["MODEL.STEM_ACTIVATION"] = "relu6" if as_torchvision else "relu"
 
-
     def _choose_rate(self):
         """Lowers the rate of RECIPE where the network asks for it."""
         values, name = self.values, "TRAIN.OPTIMIZER.LEARNING_RATE"

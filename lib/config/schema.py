@@ -69,9 +69,10 @@ MODEL = {
     "FEATURE_LAYER": Key(
         None,
         "levels?",
-        "[tokens, channels]: for each level a layer index of the base or a token ('S' halves the map by a strided "
-        "layer, '' shrinks it by an unpadded one), and its channels; null takes the usual levels of the variant and "
-        "base.",
+        "[tokens, channels]: for each level a layer of the base (its index, or '/16' for the last one of that stride) "
+        "or a token ('S' halves the map by a strided layer, '' shrinks it by an unpadded one), and its channels (null: "
+        "what the layer has); null takes the usual levels of the variant and base.  lib.tools.plan shows what comes of "
+        "it.",
     ),
     "STEPS": Key([], "levels", "Pitch of the priors in pixels, [h, w] for each level; empty means 1 / map size."),
     "SIZES": Key(
@@ -87,6 +88,39 @@ MODEL = {
         "null is [1, 2, 3] on every level.",
     ),
     "CLIP": Key(True, "bool", "Clamp centre, width and height of every prior to the unit square."),
+    "SOURCE_NORM": Key(
+        "l2",
+        "choice",
+        "What the first source of ssd, ssd_lite and the dual-path variants goes through: l2 scales every cell to a "
+        "learnt length, batch is a batch norm.",
+        ("l2", "batch", "none"),
+    ),
+    "NORM_IN_TRUNK": Key(
+        False, "bool", "The base goes on from the first source as SOURCE_NORM leaves it, not from the map before."
+    ),
+    "EXTRAS_ACTIVATION": Key("relu", "choice", "What follows every extra layer of ssd and ssd_lite.", ("relu", "none")),
+    "RFB_BLOCK": Key(
+        "family",
+        "choice",
+        "Blocks of rfb and rfb_lite: family has the reference family's, paper the published ones (a third branch; "
+        "depthwise ends in rfb_lite).",
+        ("family", "paper"),
+    ),
+    "ALIGN_CORNERS": Key(
+        False,
+        "bool",
+        "Bilinear resizes of fssd and yolo_v3 keep the corners of the map in place, as PyTorch did up to 0.3, when the "
+        "reference family's weights were trained.",
+    ),
+    "NECK_WIDTH": Key(256, "int", "Channels of every level of fpn, bifpn, dssd and tdm.", minimum=1),
+    "NECK_REPEATS": Key(3, "int", "Layers of bifpn, each a pass down and up the pyramid.", minimum=1),
+    "HEAD": Key(
+        "auto",
+        "choice",
+        "Prediction layers: conv3 and conv1 are one 3x3 or 1x1 convolution a level, separable a depthwise 3x3 before "
+        "the 1x1, tower four 3x3 convolutions shared by all levels, as in RetinaNet; auto is the variant's own.",
+        ("auto", "conv3", "conv1", "separable", "tower"),
+    ),
     "PRECISION": Key(
         "auto",
         "choice",
@@ -452,7 +486,17 @@ IMAGENET_COLORS = {
 """What torchvision's ImageNet weights expect of an image, in levels of 0 to 255."""
 
 INPUT_KEYS = ("MODEL.STEM_ACTIVATION", *IMAGENET_COLORS)
-"""Keys that weights rely on without their shapes showing it: a checkpoint is not used under other values."""
+"""Keys that the weights of a base rely on without their shapes showing it: a checkpoint is not used under others."""
+
+WIRING_KEYS = (
+    "MODEL.SOURCE_NORM",
+    "MODEL.NORM_IN_TRUNK",
+    "MODEL.EXTRAS_ACTIVATION",
+    "MODEL.RFB_BLOCK",
+    "MODEL.ALIGN_CORNERS",
+    "MODEL.HEAD",
+)
+"""The same for the rest of a detector."""
 
 IMPLIED = {"MODEL.STEM_ACTIVATION": "relu"}
 """What a stored configuration means that lacks the key, because it is older than the key, where that is not its

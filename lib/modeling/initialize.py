@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .ssds.head import Head
+from .ssds.head import Head, TowerHead
 
 
 def initialize_weights(model: nn.Module) -> None:
@@ -19,7 +19,7 @@ def initialize_weights(model: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-    for head in (m for m in model.modules() if isinstance(m, Head)):
-        for layer in [*head.loc, *head.conf]:
+    for head in (m for m in model.modules() if isinstance(m, (Head, TowerHead))):
+        for layer in [*head.loc_predictors(), *head.conf_predictors()]:
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)

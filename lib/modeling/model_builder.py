@@ -14,7 +14,8 @@ from .nets import NETS, Backbone
 from .pretrained import IMAGENET_WEIGHTS
 from .ssds import SSD, SSDS
 from .ssds.detector import source_map_sizes
-from .ssds.head import Head
+from .ssds.head import build_head
+from .ssds.neck import Neck, NeckSpec
 
 
 def create_model(cfg) -> SSD:
@@ -27,13 +28,13 @@ def create_model(cfg) -> SSD:
         raise UserError("MODEL.NUM_CLASSES is not set and no data set has been opened to take it from")
     backbone = create_backbone(cfg)
     ratios = None if model.ASPECT_RATIOS is None else _check_ratios(model.ASPECT_RATIOS)
-    build_neck = SSDS.get(model.SSDS)
-    neck = build_neck(backbone, model.FEATURE_LAYER, model.IMAGE_SIZE, None if ratios is None else len(ratios))
-    backbone.emit(neck.taps)
+    neck = create_neck(cfg, backbone, None if ratios is None else len(ratios))
+    backbone.emit(neck.taps, neck.split_at)
     num_levels = len(neck.channels)
     ratios = [[1, 2, 3]] * num_levels if ratios is None else ratios[:num_levels]
     _check_counts(model, num_levels)
-    head = Head(neck.channels, [num_boxes_per_cell(r) for r in ratios], model.NUM_CLASSES)
+    kind = neck.head if model.HEAD == "auto" else model.HEAD
+    head = build_head(kind, neck.channels, [num_boxes_per_cell(r) for r in ratios], model.NUM_CLASSES)
     maps = _map_sizes(backbone, neck, model.NETS, model.SSDS, "MODEL.IMAGE_SIZE", model.IMAGE_SIZE)
     for size in cfg.TRAIN.IMAGE_SIZES:
         _map_sizes(backbone, neck, model.NETS, model.SSDS, "TRAIN.IMAGE_SIZES", size)
@@ -64,6 +65,24 @@ def create_backbone(cfg) -> Backbone:
     if model.NETS == "mobilenet_v2_cut":
         return build(model.DEPTH_MULTIPLIER, model.BASE_STRUCTURE)
     return build()
+
+
+def create_neck(cfg, backbone: Backbone, num_ratios: int | None) -> Neck:
+    """The neck of cfg.MODEL.SSDS on a base, for so many lists of aspect ratios (None: as many as it has levels)."""
+    model = cfg.MODEL
+    spec = NeckSpec(
+        image_size=tuple(model.IMAGE_SIZE),
+        feature_layer=model.FEATURE_LAYER,
+        num_ratios=num_ratios,
+        source_norm=model.SOURCE_NORM,
+        norm_in_trunk=model.NORM_IN_TRUNK,
+        extras_activation=model.EXTRAS_ACTIVATION,
+        rfb_block=model.RFB_BLOCK,
+        align_corners=model.ALIGN_CORNERS,
+        width=model.NECK_WIDTH,
+        repeats=model.NECK_REPEATS,
+    )
+    return SSDS.get(model.SSDS)(backbone, spec)
 
 
 def create_criterion(cfg) -> nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config.effective import config_to_dict, diff_configs
-from ..config.schema import INPUT_KEYS
+from ..config.schema import INPUT_KEYS, WIRING_KEYS
 from ..utils.errors import UserError
 from . import checkpoint as ckpt
 
@@ -25,7 +25,10 @@ GEOMETRY = (
     "MODEL.CLIP",
     "MODEL.BASE_STRUCTURE",
     "MODEL.DEPTH_MULTIPLIER",
+    "MODEL.NECK_WIDTH",
+    "MODEL.NECK_REPEATS",
     *INPUT_KEYS,
+    *WIRING_KEYS,
 )
 """Keys that decide the shape of the weights or the meaning of input or output: a run cannot go on under other ones."""
 

@@ -183,7 +183,7 @@ def feature_pictures(model: nn.Module, scene: Scene, levels: list[LevelInfo]) ->
     """For every tapped layer of the base and every level: mean, maximum and the NUM_CHANNELS channels that vary most,
     each over the image; for a level also the best class score of every cell.  Maps of fewer than four cells, and an
     end of the base that is tapped, are left out."""
-    features, state = model.backbone(scene.images, None)
+    features, state = model.backbone(scene.images, None, model.neck.inserts())
     sources, _ = model.neck(features, state)
     conf = model(scene.images).conf[0].float().softmax(1)[:, 1:].amax(1).cpu()
     names = [f"base layer {tap}" for tap in model.backbone.taps] + ["end of the base"]

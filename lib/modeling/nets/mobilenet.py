@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from ...layers.blocks import conv_bn
-from .backbone import NETS, Backbone, FeatureInfo
+from .backbone import NETS, Backbone, ConvLayer, FeatureInfo
 
 MULTIPLIERS = {"": 1.0, "_075": 0.75, "_050": 0.5, "_025": 0.25}
 
@@ -18,18 +18,6 @@ V1_UNSTRIDED = {"": (), "_S1L0": (0,), "_S1L4": (4,), "_S1L6": (6,), "_S2L0_6": 
 # Expansion, channels, stride of the first block of each stage; the blocks per stage are apart.
 V2_STAGES = [(1, 16, 1), (6, 24, 2), (6, 32, 2), (6, 64, 2), (6, 96, 1), (6, 160, 2), (6, 320, 1)]
 V2_BLOCKS = [1, 2, 3, 4, 3, 3, 1]
-
-
-class ConvLayer(nn.Module):
-    """A chain of layers under the name `conv`, with a shortcut around it where `residual`."""
-
-    def __init__(self, layers: list[nn.Module], residual: bool = False):
-        super().__init__()
-        self.conv = nn.Sequential(*layers)
-        self.residual = residual
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
 
 
 def inverted_residual(in_channels: int, channels: int, stride: int, expansion: int) -> ConvLayer:

@@ -9,7 +9,7 @@ from ...structures import Predictions
 class SSD(nn.Module):
     """Single-shot detector (arXiv 1512.02325); the variants differ only in their parts.
 
-    backbone(images, state) -> (features, state); neck(features, state) -> (sources, state);
+    backbone(images, state, neck.inserts()) -> (features, state); neck(features, state) -> (sources, state);
     head(sources) -> (loc, conf); priors [P, 4] as (cx, cy, w, h), in the order of the head's rows, are those of
     images of image_size (height, width).  Images of another size get priors of their own from
     priors_at(image size, map sizes).
@@ -30,7 +30,7 @@ class SSD(nn.Module):
 
     def sources(self, images: Tensor, state=None) -> tuple[list[Tensor], object]:
         """The feature maps that the head reads, finest level first, and the new state."""
-        return self.neck(*self.backbone(images, state))
+        return self.neck(*self.backbone(images, state, self.neck.inserts()))
 
     def _priors_of(self, images: Tensor, sources: list[Tensor]) -> Tensor:
         size = tuple(images.shape[2:])
@@ -51,7 +51,7 @@ class _Sources(nn.Module):
         self.backbone, self.neck = backbone, neck
 
     def forward(self, images: Tensor):
-        return self.neck(*self.backbone(images, None))[0]
+        return self.neck(*self.backbone(images, None, self.neck.inserts()))[0]
 
 
 def source_map_sizes(backbone: nn.Module, neck: nn.Module, image_size) -> list[tuple[int, int]]:

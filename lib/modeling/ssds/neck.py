@@ -1,11 +1,58 @@
-"""The contract of detector variants: a variant is a neck.
+"""The contract of detector variants: a variant is a neck."""
 
-A neck has `taps` (layers of the base it wants), `channels` (of each level it returns) and
-`forward(features, state) -> (sources, state)`, where features are the tapped outputs and, last, the end of the base.
-"""
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
 
 from ...utils.registry import Registry
+from ..nets.backbone import Backbone, Tap
 
 SSDS = Registry("MODEL.SSDS")
-"""Builders of necks by variant name: (backbone, feature_layer, image_size, num_ratios) -> neck; feature_layer and
-num_ratios are None where the configuration leaves the choice to the variant."""
+"""Builders of necks by variant name: (backbone, NeckSpec) -> Neck."""
+
+
+@dataclass(frozen=True)
+class NeckSpec:
+    """What a variant is asked for; the meaning of each entry is that of the key of its name.
+
+    feature_layer and num_ratios (the number of lists in ASPECT_RATIOS) are None where the configuration leaves the
+    choice to the variant; image_size is (height, width).
+    """
+
+    image_size: tuple[int, int]
+    feature_layer: list | None = None
+    num_ratios: int | None = None
+    source_norm: str = "l2"
+    norm_in_trunk: bool = False
+    extras_activation: str = "relu"
+    rfb_block: str = "family"
+    align_corners: bool = False
+    width: int = 256
+    repeats: int = 3
+
+
+class Neck(nn.Module):
+    """From feature maps of the base to the maps that the head reads.
+
+    taps: the places of the base it wants, in their order along the base.  channels: of each map it returns.
+    split_at: the layer behind which the base runs on two resolutions, if it shall (see `Backbone.emit`).
+    head: the kind of head that MODEL.HEAD auto means.
+    """
+
+    taps: list[Tap]
+    channels: list[int]
+    split_at: int | None = None
+    head = "conv3"
+
+    def inserts(self) -> Mapping[Tap, nn.Module]:
+        """Modules of this neck that stand in the chain of the base, by the tap behind which they stand."""
+        return {}
+
+    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+        """(the tapped maps and, last, the end of the base; state) -> (maps for the head, finest first in most variants;
+        the new state)."""
+        raise NotImplementedError
+
+
+__all__ = ["SSDS", "Backbone", "Neck", "NeckSpec"]

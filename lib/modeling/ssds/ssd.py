@@ -1,72 +1,96 @@
 """Necks of SSD (arXiv 1512.02325) and SSD-Lite (arXiv 1801.04381 section 6.2): taps of the base, then extra layers."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...layers.blocks import separable_conv
 from ...layers.normalize import L2Norm
-from ..nets.backbone import Backbone
+from ..nets.backbone import Backbone, Tap
 from .feature_layer import Level, parse_levels, usual_levels
-from .neck import SSDS
+from .neck import SSDS, Neck, NeckSpec
 
-# Stride and padding of the 3x3 convolution of an extra level.
-TOKENS = {"S": (2, 1), "": (1, 0)}
-LITE_TOKENS = {**TOKENS, "P": (2, 0), "E": (2, 1)}
+# Kernel, stride and padding of the last convolution of an extra level.
+TOKENS = {"S": (3, 2, 1), "": (3, 1, 0), "K4": (4, 1, 1)}
+LITE_TOKENS = {"S": (3, 2, 1), "": (3, 1, 0), "P": (3, 2, 0), "E": (3, 2, 1)}
+
+NORMS = {"l2": L2Norm, "batch": nn.BatchNorm2d, "none": lambda channels: nn.Identity()}
 
 
-class SSDNeck(nn.Module):
-    """The first tap through L2Norm, the other taps as they are, and a chain of extra layers behind the base.
+class SSDNeck(Neck):
+    """The first tap through a norm, the other taps as they are, and a chain of extra layers behind the base.
 
-    `extras` is flat, `layers_per_level` entries each level, with a ReLU after each; the last of a level is its source.
+    `extras` is flat, `layers_per_level` entries each level, with an activation after each; the last of a level is its
+    source.
     """
 
-    def __init__(self, levels: list[Level], extras: list[nn.Module], layers_per_level: int):
+    def __init__(self, levels: list[Level], extras: list[nn.Module], layers_per_level: int, spec: NeckSpec):
         super().__init__()
-        self.taps = [level.token for level in levels if level.is_tap]
+        self.taps = [level.tap for level in levels if level.is_tap]
         self.channels = [level.channels for level in levels]
-        self.norm = L2Norm(levels[0].channels)
+        self.norm = NORMS[spec.source_norm](levels[0].channels)
+        self.norm_in_trunk = spec.norm_in_trunk
         self.extras = nn.ModuleList(extras)
         self.layers_per_level = layers_per_level
+        self.activation = F.relu if spec.extras_activation == "relu" else nn.Identity()
+
+    def inserts(self) -> Mapping[Tap, nn.Module]:
+        """The norm, where the base goes on from it."""
+        return {self.taps[0]: self.norm} if self.norm_in_trunk else {}
 
     def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (sources of the head, state)."""
         *taps, x = features
-        sources = [self.norm(taps[0]), *taps[1:]]
+        sources = [taps[0] if self.norm_in_trunk else self.norm(taps[0]), *taps[1:]]
         for index, layer in enumerate(self.extras, start=1):
-            x = F.relu(layer(x))
+            x = self.activation(layer(x))
             if index % self.layers_per_level == 0:
                 sources.append(x)
         return sources, state
 
 
 @SSDS.register("ssd")
-def build_ssd(backbone: Backbone, feature_layer, image_size, num_ratios) -> SSDNeck:
+def build_ssd(backbone: Backbone, spec: NeckSpec) -> SSDNeck:
     """Extra level: 1x1 to half the channels, then 3x3; plain convolutions with bias."""
-    levels = parse_levels(feature_layer or usual_levels(backbone, image_size), num_ratios, backbone, TOKENS)
-    extras = []
-    for in_channels, level in _extra_levels(levels, backbone):
-        stride, padding = TOKENS[level.token]
-        half = level.channels // 2
-        extras += [nn.Conv2d(in_channels, half, 1), nn.Conv2d(half, level.channels, 3, stride, padding)]
-    return SSDNeck(levels, extras, layers_per_level=2)
+    levels = parse_levels(
+        spec.feature_layer or usual_levels(backbone, spec.image_size), spec.num_ratios, backbone, TOKENS
+    )
+    return SSDNeck(levels, plain_extras(levels, backbone), 2, spec)
 
 
 @SSDS.register("ssd_lite")
-def build_ssd_lite(backbone: Backbone, feature_layer, image_size, num_ratios) -> SSDNeck:
+def build_ssd_lite(backbone: Backbone, spec: NeckSpec) -> SSDNeck:
     """Extra level: one separable block."""
-    levels = parse_levels(feature_layer or usual_levels(backbone, image_size), num_ratios, backbone, LITE_TOKENS)
-    extras = [
-        separable_conv(in_channels, level.channels, *LITE_TOKENS[level.token])
-        for in_channels, level in _extra_levels(levels, backbone)
-    ]
-    return SSDNeck(levels, extras, layers_per_level=1)
+    levels = parse_levels(
+        spec.feature_layer or usual_levels(backbone, spec.image_size), spec.num_ratios, backbone, LITE_TOKENS
+    )
+    return SSDNeck(levels, separable_extras(levels, backbone), 1, spec)
 
 
 # Without 'L' tokens the recurrent variant of the LSTM fork is this network.
 SSDS.register("ssd_lite_RNN")(build_ssd_lite)
 
 
-def _extra_levels(levels: list[Level], backbone: Backbone):
+def plain_extras(levels: list[Level], backbone: Backbone) -> list[nn.Module]:
+    """Two convolutions with bias for each level behind the base: 1x1 to half the channels, and that of TOKENS."""
+    extras = []
+    for in_channels, level in extra_levels(levels, backbone):
+        kernel, stride, padding = TOKENS[level.token]
+        hidden = level.hidden or level.channels // 2
+        extras += [nn.Conv2d(in_channels, hidden, 1), nn.Conv2d(hidden, level.channels, kernel, stride, padding)]
+    return extras
+
+
+def separable_extras(levels: list[Level], backbone: Backbone) -> list[nn.Module]:
+    """One separable block for each level behind the base."""
+    return [
+        separable_conv(in_channels, level.channels, *LITE_TOKENS[level.token][1:], hidden=level.hidden)
+        for in_channels, level in extra_levels(levels, backbone)
+    ]
+
+
+def extra_levels(levels: list[Level], backbone: Backbone):
     """(input channels, level) of each level behind the base."""
     in_channels = backbone.feature_info[-1].channels
     for level in levels:
