@@ -7,6 +7,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 DEVELOPMENT = "# Development tools"  # the line of requirements.txt where the runtime part ends
+OPTIONAL = ("timm",)  # requirements that an installation can do without, each an extra of its own name
 
 
 def packages() -> list[str]:
@@ -16,13 +17,28 @@ def packages() -> list[str]:
     return [".".join(("ssds", *folder.parts)) for folder in folders]
 
 
-def runtime_requirements() -> list[str]:
-    """The requirements above the development tools, without comments."""
-    runtime, marker, _ = (ROOT / "requirements.txt").read_text(encoding="utf-8").partition(DEVELOPMENT)
+def requirements() -> tuple[list[str], list[str]]:
+    """The requirements above the development tools and those from there on, without comments."""
+    runtime, marker, development = (ROOT / "requirements.txt").read_text(encoding="utf-8").partition(DEVELOPMENT)
     if not marker:
         raise ValueError(f"requirements.txt: the line '{DEVELOPMENT}' that ends the runtime part is missing")
-    lines = (line.partition("#")[0].strip() for line in runtime.splitlines())
+    return _without_comments(runtime), _without_comments(marker + development)
+
+
+def extras(runtime: list[str], development: list[str]) -> dict[str, list[str]]:
+    """What can be asked for in brackets: `dev` is everything, the others are single packages."""
+    single = {name: [line for line in development if line.startswith(name)] for name in OPTIONAL}
+    return {"dev": runtime + development, **single}
+
+
+def _without_comments(text: str) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line]
 
 
-setup(packages=packages(), package_dir={"ssds": "lib"}, install_requires=runtime_requirements())
+setup(
+    packages=packages(),
+    package_dir={"ssds": "lib"},
+    install_requires=requirements()[0],
+    extras_require=extras(*requirements()),
+)

@@ -9,14 +9,29 @@ import re
 
 import torch
 from torch import Tensor
-from torchvision.models import MobileNet_V2_Weights, VGG16_Weights
+from torchvision.models import (
+    MobileNet_V2_Weights,
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    ResNet101_Weights,
+    VGG16_Weights,
+)
 
-# Of the two MobileNet V2 of torchvision the one of the plain recipe: the other gains 0.3 % on ImageNet by label
-# smoothing, mixup and averaging, which are fitted to that task; torchvision's own detectors start from plain weights.
+from ..utils.errors import UserError
+from ..utils.timm_models import is_timm
+
+# Where torchvision has two, those of the plain recipe: the others gain on ImageNet by label smoothing, mixup and
+# averaging, which are fitted to that task; torchvision's own detectors start from plain weights.
 IMAGENET_WEIGHTS = {
     "vgg16": VGG16_Weights.IMAGENET1K_V1,
     "vgg16_S1L2": VGG16_Weights.IMAGENET1K_V1,
     "vgg16_S2L2_5": VGG16_Weights.IMAGENET1K_V1,
+    "resnet_18": ResNet18_Weights.IMAGENET1K_V1,
+    "resnet_34": ResNet34_Weights.IMAGENET1K_V1,
+    "resnet_50": ResNet50_Weights.IMAGENET1K_V1,
+    "resnet_101": ResNet101_Weights.IMAGENET1K_V1,
+    "mobilenet_v2_full": MobileNet_V2_Weights.IMAGENET1K_V1,
     "mobilenet_v2": MobileNet_V2_Weights.IMAGENET1K_V1,
 }
 """torchvision's weights for the bases that they fit; `.url` is where they are."""
@@ -30,20 +45,30 @@ VGG_CLASSIFIER = {"classifier.0": 31, "classifier.3": 33}
 V2_STEM = {"0": 0, "1": 1}
 V2_FIRST = {"conv.0.0": 3, "conv.0.1": 4, "conv.1": 6, "conv.2": 7}
 V2_BLOCK = {"conv.0.0": 0, "conv.0.1": 1, "conv.1.0": 3, "conv.1.1": 4, "conv.2": 6, "conv.3": 7}
+V2_LAST = {"0": 0, "1": 1}
+V2_LAST_LAYER = 18
+RESNET_STEM = {"conv1": 0, "bn1": 1}
+RESNET_STEM_LAYERS = 4
+RESNET_BLOCKS = {"resnet_18": (2, 2, 2), "resnet_34": (3, 4, 6), "resnet_50": (3, 4, 6), "resnet_101": (3, 4, 23)}
 
 
 def is_torchvision(state: dict[str, Tensor]) -> bool:
     """Whether a state dict has the names of torchvision's classification models."""
-    return any(name.startswith("features.") for name in state)
+    return any(name.startswith(("features.", "layer1.")) for name in state)
 
 
 def base_state(net: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights in `state` by the names of the base network `net`; other entries may remain.
 
-    Known are torchvision's classification models for vgg16 and mobilenet_v2, state dicts of our detectors, and those
-    of a base alone, whose names begin with `layers.` or with the number of the layer.
+    Known are torchvision's classification models for vgg16, mobilenet_v2 and the resnets, those of timm for timm's
+    bases, state dicts of our detectors, and those of a base alone, whose names begin with `layers.` or with the number
+    of the layer.
     """
+    if is_timm(net) and not any(name.startswith((PREFIX, "layers.net.")) for name in state):
+        return {f"{PREFIX}layers.net.{name}": tensor for key, tensor in state.items() for name in _names_in_timm(key)}
     if is_torchvision(state):
+        if net in RESNET_BLOCKS:
+            return resnet_from_torchvision(state, RESNET_BLOCKS[net])
         for family, convert in (("vgg16", vgg16_from_torchvision), ("mobilenet_v2", mobilenet_v2_from_torchvision)):
             if net.startswith(family):
                 return convert(state)
@@ -77,18 +102,42 @@ def decimate(tensor: Tensor) -> Tensor:
 
 
 def mobilenet_v2_from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's mobilenet_v2 without its last 1x1 convolution, with an expansion in its first block as well."""
+    """torchvision's mobilenet_v2, with an expansion in its first block as well."""
     result = {}
     for name, tensor in state.items():
         parts = re.fullmatch(r"features\.(\d+)\.(.+)\.(\w+)", name)
         index, place, leaf = (int(parts[1]), parts[2], parts[3]) if parts else (0, "", "")
-        places = V2_STEM if index == 0 else V2_FIRST if index == 1 else V2_BLOCK
+        places = {0: V2_STEM, 1: V2_FIRST, V2_LAST_LAYER: V2_LAST}.get(index, V2_BLOCK)
         if place in places:
             result[f"{PREFIX}layers.{index}.conv.{places[place]}.{leaf}"] = tensor
     stem = [result.get(f"{PREFIX}layers.0.conv.1.{leaf}") for leaf in ("weight", "bias")]
     if all(tensor is not None for tensor in stem):
         result |= {f"{PREFIX}layers.1.conv.{name}": tensor for name, tensor in identity_expansion(*stem).items()}
     return result
+
+
+def resnet_from_torchvision(state: dict[str, Tensor], blocks_per_stage) -> dict[str, Tensor]:
+    """torchvision's resnets without layer4 and the classifier; UserError for one with other numbers of blocks."""
+    stages = range(1, len(blocks_per_stage) + 1)
+    found = tuple(len({name.split(".")[1] for name in state if name.startswith(f"layer{s}.")}) for s in stages)
+    if found != tuple(blocks_per_stage):
+        raise UserError(f"the file holds a ResNet of {list(found)} blocks, the base has {list(blocks_per_stage)}")
+    starts = {f"layer{s}": RESNET_STEM_LAYERS + sum(blocks_per_stage[: s - 1]) for s in stages}
+    result = {}
+    for name, tensor in state.items():
+        head, _, rest = name.partition(".")
+        if head in RESNET_STEM:
+            result[f"{PREFIX}layers.{RESNET_STEM[head]}.{rest}"] = tensor
+        elif head in starts:
+            block, _, leaf = rest.partition(".")
+            result[f"{PREFIX}layers.{starts[head] + int(block)}.{leaf}"] = tensor
+    return result
+
+
+def _names_in_timm(name: str) -> list[str]:
+    """A name of timm's classification model in the forms that it can have in the one that returns feature maps: as it
+    is, below the whole network, and with the first two parts in one."""
+    return [name, f"body.{name}", f"model.{name}", name.replace(".", "_", 1)]
 
 
 def identity_expansion(stem_weight: Tensor, stem_bias: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from lib.modeling.nets import NETS
 from lib.modeling.pretrained import IMAGENET_WEIGHTS, PREFIX, base_state, decimate
+from lib.utils.errors import UserError
 
 
 def randomize(model, seed=0):
@@ -54,9 +55,10 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize("name", IMAGENET_WEIGHTS)
 def test_every_tensor_of_the_base_is_there(name):
     with torch.device("meta"):
-        theirs = torchvision.models.get_model(name.partition("_S")[0], weights=None).state_dict()
+        model = type(IMAGENET_WEIGHTS[name]).__name__.removesuffix("_Weights").lower()
+        theirs = torchvision.models.get_model(model, weights=None).state_dict()
         own = NETS.get(name)().state_dict()
-    if name == "mobilenet_v2":  # the expansion of the first block is computed
+    if name.startswith("mobilenet_v2"):  # the expansion of the first block is computed
         theirs = {key: torch.ones(value.shape) for key, value in theirs.items()}
     state = base_state(name, theirs)
     wanted = {PREFIX + k: v.shape for k, v in own.items() if not k.endswith("num_batches_tracked")}
@@ -103,10 +105,11 @@ def mobilenet():
     return randomize(torchvision.models.mobilenet_v2(weights=None))
 
 
-def test_mobilenet_v2(mobilenet):
+@pytest.mark.parametrize("name, num_layers", [("mobilenet_v2", 18), ("mobilenet_v2_full", 19)])
+def test_mobilenet_v2(mobilenet, name, num_layers):
     images = normalized_images(2, (64, 96))
-    net = fill("mobilenet_v2", mobilenet.state_dict(), stem_activation=nn.ReLU6)
-    theirs = outputs(mobilenet.features[:18], images * 4)
+    net = fill(name, mobilenet.state_dict(), stem_activation=nn.ReLU6)
+    theirs = outputs(mobilenet.features[:num_layers], images * 4)
     assert (theirs[0] == 6).any()  # the bound of ReLU6 is reached
     for a, b in zip(outputs(net.layers, images * 4), theirs, strict=True):
         assert_close(a, b)
@@ -122,6 +125,30 @@ def test_mobilenet_v2_starts_its_training_with_those_features(mobilenet):
     mobilenet.eval()
     for tap, limit in ((1, 0.01), (6, 0.03), (13, 0.1)):
         assert (ours[tap] - theirs[tap]).norm() < limit * theirs[tap].norm()
+
+
+# The last layer of the stem and of each stage.
+RESNET_STAGES = {"resnet_18": [3, 5, 7, 9], "resnet_34": [3, 6, 10, 16], "resnet_50": [3, 6, 10, 16]}
+
+
+@pytest.mark.parametrize("name", RESNET_STAGES)
+def test_resnets(name):
+    model = randomize(torchvision.models.get_model(name.replace("_", ""), weights=None))
+    images = normalized_images(2, (64, 96))
+    net = fill(name, model.state_dict())
+    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+    theirs = outputs([stem, model.layer1, model.layer2, model.layer3], images)
+    ours = outputs(net.layers, images)
+    for layer, b in zip(RESNET_STAGES[name], theirs, strict=True):
+        assert_close(ours[layer], b)
+
+
+def test_a_resnet_of_other_depth_is_refused():
+    """Its first blocks would fit."""
+    with torch.device("meta"):
+        theirs = torchvision.models.resnet101(weights=None).state_dict()
+    with pytest.raises(UserError, match=r"a ResNet of \[3, 4, 23\] blocks, the base has \[3, 4, 6\]"):
+        base_state("resnet_50", theirs)
 
 
 @pytest.mark.parametrize("prefix", ["", "layers.", "backbone.layers."])

@@ -110,8 +110,12 @@ def test_later_phases_need_the_same_stem_and_colors_but_not_the_file(fresh_run, 
         fresh_run("PHASE=test")
     with pytest.raises(UserError, match="was trained with MODEL.STEM_ACTIVATION relu6, now it is relu;"):
         ObjectDetector(tiny("MODEL.NETS=mobilenet_v2"), path)
+    words = ["MODEL.NETS=mobilenet_v2", "MODEL.STEM_ACTIVATION=relu6"]
+    assert ObjectDetector(tiny(*words), path).normalize.means.flatten().tolist() == pytest.approx(
+        [123.675, 116.28, 103.53]
+    )
     with pytest.raises(UserError, match="was trained with DATASET.COLOR_ORDER RGB, now it is BGR;"):
-        ObjectDetector(tiny("MODEL.NETS=mobilenet_v2", "MODEL.STEM_ACTIVATION=relu6"), path)
+        ObjectDetector(tiny(*words, "DATASET.PIXEL_MEANS=[1, 2, 3]"), path)
 
 
 @pytest.mark.parametrize("scope", [None, "loc,conf", ""])
@@ -244,3 +248,124 @@ def test_sources_that_are_no_file(tmp_path):
 def test_bases_without_torchvision_weights_are_refused_when_built(net):
     with pytest.raises(UserError, match=f"no ImageNet weights for {net}; it has them for vgg16, .*, mobilenet_v2;"):
         create_backbone(load_config(None, [f"MODEL.NETS={net}", "MODEL.PRETRAINED=imagenet"]))
+
+
+def test_a_resnet_from_torchvision(tmp_path, caplog):
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(theirs, tmp_path / "resnet18.pth")
+    cfg = load_config(None, ["MODEL.NETS=resnet_18", *V2[1:], f"MODEL.PRETRAINED={tmp_path / 'resnet18.pth'}"])
+    model = create_model(cfg)
+    with caplog.at_level(logging.INFO):
+        load_base_weights(model, cfg)
+    assert torch.equal(model.backbone.layers[8].downsample[0].weight, theirs["layer3.0.downsample.0.weight"])
+    assert [record.getMessage().split(" ", 2)[2] for record in caplog.records] == [
+        f"all of its 75 tensors from {tmp_path / 'resnet18.pth'} (torchvision's names)"
+    ]
+    cfg = load_config(None, ["MODEL.NETS=resnet_34", *V2[1:], f"MODEL.PRETRAINED={tmp_path / 'resnet18.pth'}"])
+    assert "a ResNet of [2, 2, 2] blocks, the base has [3, 4, 6]" in message_of(create_model(cfg), cfg)
+
+
+@pytest.fixture(scope="module")
+def darknet_file(tmp_path_factory):
+    """A file for darknet_19 that counts up, with 7 values more."""
+    path = tmp_path_factory.mktemp("darknet") / "darknet19.conv.23"
+    with torch.device("meta"):
+        base = create_backbone(load_config(None, ["MODEL.NETS=darknet_19"]))
+    values = sum(t.numel() for name, t in base.state_dict().items() if not name.endswith("num_batches_tracked"))
+    header = np.array([0, 2, 0], "<i4").tobytes() + np.array([5], "<i8").tobytes()
+    path.write_bytes(header + np.arange(values + 7, dtype="<f4").tobytes())
+    return path
+
+
+def test_a_file_of_darknets(darknet_file, caplog):
+    cfg = load_config(None, ["MODEL.NETS=darknet_19", *V2[1:], f"MODEL.PRETRAINED={darknet_file}"])
+    assert (cfg.DATASET.COLOR_ORDER, cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS) == ("RGB", [0] * 3, [255] * 3)
+    model = create_model(cfg)
+    with caplog.at_level(logging.INFO):
+        load_base_weights(model, cfg)
+    assert model.backbone.layers[0].conv[1].bias[:3].tolist() == [0, 1, 2]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == (
+        f"base darknet_19: all of its 90 tensors from {darknet_file} (Darknet's, version 0.2.0; 7 values behind those "
+        "of the base are left)"
+    )
+
+
+def test_files_of_darknets_that_do_not_fit(darknet_file, tmp_path, caplog):
+    cfg = load_config(None, [*V1, f"MODEL.PRETRAINED={darknet_file}"])
+    assert "Darknet's files fit darknet_19, darknet_53, not mobilenet_v1_025" in message_of(create_model(cfg), cfg)
+    short = tmp_path / "yolo.weights"
+    short.write_bytes(darknet_file.read_bytes()[:-400])
+    cfg = load_config(None, ["MODEL.NETS=darknet_19", *V2[1:], f"MODEL.PRETRAINED={short}"])
+    model = create_model(cfg)
+    assert f"{short}: too short: " in message_of(model, cfg)
+    cfg.MODEL.PRETRAINED = "darknet19"
+    assert "allowed: imagenet, a .pth or .weights file, or its http(s) address" in message_of(model, cfg)
+    given = ["DATASET.PIXEL_STDS=[1,1,1]", f"MODEL.PRETRAINED={darknet_file}"]
+    cfg = load_config(None, ["MODEL.NETS=darknet_19", *V2[1:], *given])
+    with caplog.at_level(logging.WARNING):
+        load_base_weights(model, cfg)
+    (record,) = caplog.records
+    assert "DATASET.PIXEL_STDS is [1.0, 1.0, 1.0], but the weights of " in record.getMessage()
+
+
+@pytest.fixture
+def timm_hub(monkeypatch):
+    """timm's hub, which has the weights of test_resnet only; gives their state dict."""
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("test_resnet").state_dict()
+
+    def answer(name, *_, **__):
+        if "test_resnet" not in name:
+            raise OSError(f"{name} is not to be had.\nTry again later.")
+        return dict(theirs)
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", answer)
+    return theirs
+
+
+TIMM = ["MODEL.NETS=timm/test_resnet", *V2[1:]]
+
+
+def test_timms_own_weights(timm_hub, caplog):
+    cfg = load_config(None, [*TIMM, "MODEL.PRETRAINED=imagenet", "DATASET.PIXEL_MEANS=[1,2,3]"])
+    model = create_model(cfg)
+    with caplog.at_level(logging.INFO, logger="lib"):
+        load_base_weights(model, cfg)
+    own = {name.removeprefix("layers.net."): t for name, t in model.backbone.state_dict().items()}
+    assert own and all(torch.equal(tensor, timm_hub[name]) for name, tensor in own.items())
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("lib")]
+    assert "tensors from timm's hub (timm's names)" in said[1]
+    assert said[2:] == [
+        "DATASET.PIXEL_MEANS is [1.0, 2.0, 3.0], but the weights of timm's hub expect [127.5, 127.5, 127.5]"
+    ]
+
+
+def test_a_hub_that_does_not_answer_is_told_in_one_line(timm_hub):
+    cfg = load_config(None, ["MODEL.NETS=timm/test_efficientnet", *V2[1:], "MODEL.PRETRAINED=imagenet"])
+    message = message_of(create_model(cfg), cfg)
+    assert "timm cannot fetch the weights of timm/test_efficientnet: timm/test_efficientnet" in message
+    assert message.endswith("is not to be had.")
+
+
+def test_a_file_of_timms(timm_hub, tmp_path, caplog):
+    torch.save(timm_hub, tmp_path / "w.pth")
+    cfg = load_config(None, [*TIMM, f"MODEL.PRETRAINED={tmp_path / 'w.pth'}"])
+    model = create_model(cfg)
+    with caplog.at_level(logging.WARNING, logger="lib"):
+        load_base_weights(model, cfg)
+    assert torch.equal(model.backbone.layers.net.conv1[0].weight, timm_hub["conv1.0.weight"])
+    assert not [record for record in caplog.records if record.name.startswith("lib")]
+    torch.save({"conv1.0.weight": timm_hub["conv1.0.weight"]}, tmp_path / "w.pth")
+    assert "not in the file (backbone.layers.net." in message_of(model, cfg)
+
+
+def test_a_run_on_a_network_of_timm_goes_on(tiny, timm_hub):
+    words = ["MODEL.NETS=timm/test_resnet", "MODEL.PRETRAINED=imagenet", "TRAIN.TRACK_MAP=False"]
+    first = Solver(tiny(*words, "TRAIN.MAX_EPOCHS=1"))
+    first.run()
+    second = Solver(tiny(*words, "TRAIN.MAX_EPOCHS=2", "PHASE=train,test"))
+    second.run()
+    stem = "backbone.layers.net.conv1.0.weight"
+    assert not torch.equal(first.model.state_dict()[stem], second.model.state_dict()[stem])

@@ -1,6 +1,6 @@
 """Base networks; importing the package registers them all."""
 
-from . import mobilenet, vgg
+from . import darknet, mobilenet, resnet, vgg
 from .backbone import NETS, Backbone, FeatureInfo
 
-__all__ = ["NETS", "Backbone", "FeatureInfo", "mobilenet", "vgg"]
+__all__ = ["NETS", "Backbone", "FeatureInfo", "darknet", "mobilenet", "resnet", "vgg"]

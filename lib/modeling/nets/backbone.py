@@ -44,14 +44,16 @@ class Backbone(nn.Module):
     """A chain of layers; `layers.<i>` is `base.<i>` of published checkpoints and index i of FEATURE_LAYER.
 
     `feature_info` has a FeatureInfo for each layer.  `emit` chooses the places whose outputs `forward` returns.
-    `usual_levels` ([tokens, channels] of FEATURE_LAYER) overrides the variant's own choice where given.
+    `usual_levels` ([tokens, channels] of FEATURE_LAYER) overrides the variant's own choice where given.  `unstrided`
+    are the layers that keep the map where those of the plain network halve it.
     """
 
-    def __init__(self, layers: list[nn.Module], feature_info: list[FeatureInfo], usual_levels=None):
+    def __init__(self, layers: list[nn.Module], feature_info: list[FeatureInfo], usual_levels=None, unstrided=()):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.feature_info = feature_info
         self.usual_levels = usual_levels
+        self.unstrided: tuple[int, ...] = tuple(unstrided)
         self.taps: tuple[Tap, ...] = ()
         self.split_at: int | None = None
 
@@ -84,6 +86,7 @@ class Backbone(nn.Module):
                 x = layer(x)
             if index in inserts:
                 x = inserts[index](x)
+                coarse = coarse if coarse is None else inserts[index](coarse)
             if index in self.taps:
                 outputs[index] = x
             if index == self.split_at:
@@ -129,6 +132,11 @@ class Backbone(nn.Module):
 def layer_of(tap: Tap) -> int:
     """The index of the layer that a tap belongs to."""
     return tap[0] if _is_inner(tap) else tap
+
+
+def tap_name(tap: Tap) -> str:
+    """A tap as FEATURE_LAYER has it: '14', or '14.2' for a place inside a layer."""
+    return ".".join(map(str, tap)) if _is_inner(tap) else str(tap)
 
 
 def _is_inner(tap: Tap) -> bool:

@@ -18,6 +18,7 @@ V1_UNSTRIDED = {"": (), "_S1L0": (0,), "_S1L4": (4,), "_S1L6": (6,), "_S2L0_6": 
 # Expansion, channels, stride of the first block of each stage; the blocks per stage are apart.
 V2_STAGES = [(1, 16, 1), (6, 24, 2), (6, 32, 2), (6, 64, 2), (6, 96, 1), (6, 160, 2), (6, 320, 1)]
 V2_BLOCKS = [1, 2, 3, 4, 3, 3, 1]
+V2_LAST = 1280  # not made narrower by the multipliers
 
 
 def inverted_residual(in_channels: int, channels: int, stride: int, expansion: int) -> ConvLayer:
@@ -47,7 +48,7 @@ def build_mobilenet_v1(multiplier: float = 1.0, unstrided=()) -> Backbone:
             layers.append(ConvLayer(depthwise + conv_bn(channels, width, 1)))
         channels, total = width, total * stride
         info.append(FeatureInfo(channels, total))
-    return Backbone(layers, info)
+    return Backbone(layers, info, unstrided=unstrided)
 
 
 def build_mobilenet_v2(multiplier: float = 1.0, blocks_per_stage=tuple(V2_BLOCKS), stem_activation=nn.ReLU) -> Backbone:
@@ -67,9 +68,18 @@ def build_mobilenet_v2(multiplier: float = 1.0, blocks_per_stage=tuple(V2_BLOCKS
     return Backbone(layers, info)
 
 
+def build_mobilenet_v2_full(multiplier: float = 1.0, stem_activation=nn.ReLU) -> Backbone:
+    """MobileNet V2 with its last 1x1 convolution to 1280 channels as layer 18."""
+    net = build_mobilenet_v2(multiplier, stem_activation=stem_activation)
+    channels, stride = net.feature_info[-1]
+    last = ConvLayer(conv_bn(channels, V2_LAST, 1, activation=nn.ReLU6))
+    return Backbone([*net.layers, last], [*net.feature_info, FeatureInfo(V2_LAST, stride)])
+
+
 for _suffix, _multiplier in MULTIPLIERS.items():
     NETS.register(f"mobilenet_v1{_suffix}")(partial(build_mobilenet_v1, _multiplier))
     NETS.register(f"mobilenet_v2{_suffix}")(partial(build_mobilenet_v2, _multiplier))
+    NETS.register(f"mobilenet_v2_full{_suffix}")(partial(build_mobilenet_v2_full, _multiplier))
 for _suffix, _unstrided in V1_UNSTRIDED.items():
     if _suffix:
         NETS.register(f"mobilenet_v1{_suffix}")(partial(build_mobilenet_v1, unstrided=_unstrided))

@@ -21,10 +21,11 @@ USUAL_LEVELS = [[22, 34, "S", "S", "", ""], [512, 1024, 512, 256, 256, 256]]
 
 def build_vgg(layout, pool5_stride: int = 1) -> Backbone:
     """VGG-16 from a layout of CONV1_TO_5; pool5 is 3x3, with padding unless it has a stride."""
-    layers, info = [], []
+    layers, info, unstrided = [], [], []
     channels, stride = 3, 1
     for entry in layout:
         if entry in POOLS:
+            unstrided += [len(layers)] if entry == "E" else []
             layers.append(POOLS[entry]())
             stride *= 1 if entry == "E" else 2
         else:
@@ -38,7 +39,7 @@ def build_vgg(layout, pool5_stride: int = 1) -> Backbone:
     layers += [nn.Conv2d(512, 1024, 3, padding=6, dilation=6), nn.ReLU(inplace=True)]
     layers += [nn.Conv2d(1024, 1024, 1), nn.ReLU(inplace=True)]
     info += [FeatureInfo(1024, stride)] * 4
-    return Backbone(layers, info, USUAL_LEVELS)
+    return Backbone(layers, info, USUAL_LEVELS, unstrided)
 
 
 @NETS.register("vgg16")
