@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.box import cxcywh_to_xyxy, decode_boxes
+from ..layers.postprocess import class_scores, log_odds
+from ..modeling.nets.backbone import tap_name
 from ..utils.draw import WHITE, draw_boxes, drawable_text, image_grid
 from ..utils.errors import UserError
 
@@ -76,13 +78,13 @@ class Scene(NamedTuple):
 
 def run_visualize(
     model, records, train_transform, eval_transform, normalize, class_names, writer, out_dir,
-    image_index: int = 0, seed: int = 0, step: int = 0, variance=(0.1, 0.2),
+    image_index: int = 0, seed: int = 0, step: int = 0, variance=(0.1, 0.2), sigmoid: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Write pictures of priors, augmentation, features and gradients for image `image_index` of the records.
 
     normalize: uint8 [B, 3, H, W] -> float; writer: a RunWriter or None; out_dir gets PNG files, whose paths are
-    returned; variance is that of the box encoding.  Raises UserError where there is no such image and where a file
-    cannot be written.
+    returned; variance is that of the box encoding, sigmoid as in `class_scores`.  Raises UserError where there is no
+    such image and where a file cannot be written.
     """
     if not 0 <= image_index < len(records):
         raise UserError(f"image {image_index} cannot be visualized: the data set has images 0 to {len(records) - 1}")
@@ -93,8 +95,8 @@ def run_visualize(
         pictures = {
             "prior boxes": prior_pictures(scene, model.priors, levels),
             "augmentation": {"step by step": augmentation_picture(image, target, train_transform, seed)},
-            "features": feature_pictures(model, scene, levels),
-            "gradients": gradient_pictures(model, scene, levels, class_names, variance),
+            "features": feature_pictures(model, scene, levels, sigmoid),
+            "gradients": gradient_pictures(model, scene, levels, class_names, variance, sigmoid),
         }
     paths = []
     for topic, titled in pictures.items():
@@ -116,17 +118,13 @@ def look_at(image, target, eval_transform, normalize, device) -> Scene:
 
 @torch.no_grad()
 def detector_levels(model: nn.Module, images: Tensor) -> list[LevelInfo]:
-    """The levels of a detector, finest first, as a run on `images` shows them."""
-    shapes = []
-    hooks = [part.register_forward_hook(lambda _, __, out: shapes.append(out.shape[1:])) for part in model.head.loc]
-    try:
-        model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    """The levels of a detector in the order of its priors, as a run on `images` shows them."""
+    maps = [source.shape[2:] for source in model.sources(images)[0]]
+    boxes = [predictor.out_channels // 4 for predictor in model.head.loc_predictors()]
+    boxes = boxes * len(maps) if len(boxes) == 1 else boxes  # one predictor may serve all levels
     levels, first = [], 0
-    for channels, rows, columns in shapes:
-        levels.append(LevelInfo(rows, columns, channels // 4, first))
+    for (rows, columns), boxes_per_cell in zip(maps, boxes, strict=True):
+        levels.append(LevelInfo(rows, columns, boxes_per_cell, first))
         first = levels[-1].priors.stop
     if first != len(model.priors):
         raise ValueError(f"the head's maps make {first} predictions, the model has {len(model.priors)} priors")
@@ -179,14 +177,17 @@ def augmentation_picture(image, target, transform, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def feature_pictures(model: nn.Module, scene: Scene, levels: list[LevelInfo]) -> dict[str, np.ndarray]:
+def feature_pictures(
+    model: nn.Module, scene: Scene, levels: list[LevelInfo], sigmoid: bool = False
+) -> dict[str, np.ndarray]:
     """For every tapped layer of the base and every level: mean, maximum and the NUM_CHANNELS channels that vary most,
     each over the image; for a level also the best class score of every cell.  Maps of fewer than four cells, and an
     end of the base that is tapped, are left out."""
     features, state = model.backbone(scene.images, None, model.neck.inserts())
     sources, _ = model.neck(features, state)
-    conf = model(scene.images).conf[0].float().softmax(1)[:, 1:].amax(1).cpu()
-    names = [f"base layer {tap}" for tap in model.backbone.taps] + ["end of the base"]
+    conf = class_scores(model(scene.images).conf[0].float(), sigmoid).amax(1).cpu()
+    names = [f"base layer {tap_name(tap)}" for tap in model.backbone.taps]
+    names.append("end of the base" if model.backbone.split_at is None else "end of the coarse path")
     if len(features) > 1 and features[-1] is features[-2]:
         names, features = names[:-1], features[:-1]
     pictures = {}
@@ -200,7 +201,7 @@ def feature_pictures(model: nn.Module, scene: Scene, levels: list[LevelInfo]) ->
 
 
 def gradient_pictures(
-    model: nn.Module, scene: Scene, levels: list[LevelInfo], class_names=(), variance=(0.1, 0.2)
+    model: nn.Module, scene: Scene, levels: list[LevelInfo], class_names=(), variance=(0.1, 0.2), sigmoid: bool = False
 ) -> dict[str, np.ndarray]:
     """Saliency (Simonyan et al., arXiv 1312.6034) of the strongest prior of all and of each level: the largest
     magnitude over the channels of the gradient of its class score for the input image."""
@@ -208,7 +209,7 @@ def gradient_pictures(
         images = scene.images.detach().clone().requires_grad_()
         predictions = model(images)
         conf, loc = predictions.conf[0].float(), predictions.loc[0].float()
-        scores = conf.detach().softmax(1)[:, 1:]
+        scores = class_scores(conf.detach(), sigmoid)
         spots = {"strongest": slice(0, len(scores))}
         spots |= {f"level {number} ({level.name})": level.priors for number, level in enumerate(levels, start=1)}
         tiles, titles, single = [], [], {}
@@ -216,7 +217,7 @@ def gradient_pictures(
             best = int(scores[span].argmax())
             prior, label = span.start + best // scores.shape[1], best % scores.shape[1] + 1
             # Odds against the background: the score itself has no gradient left where it is near 1.
-            odds = conf[prior, label] - conf[prior, 0]
+            odds = log_odds(conf[prior, label], conf[prior, 0], sigmoid)
             (gradient,) = torch.autograd.grad(odds, images, retain_graph=True)
             boxes = _unit_boxes(predictions.priors[prior], loc[prior].detach(), variance)
             name = class_names[label - 1] if label <= len(class_names) else ""

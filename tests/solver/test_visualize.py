@@ -8,6 +8,8 @@ from torch import nn
 from lib.dataset.dataset_factory import create_records
 from lib.dataset.transforms import EvalTransform, TrainTransform, read_image
 from lib.modeling.model_builder import create_model
+from lib.modeling.ssds import SSDS
+from lib.modeling.ssds.detector import source_map_sizes
 from lib.solver import visualize
 from lib.solver.task import Normalize
 from lib.solver.visualize import detector_levels, gradient_pictures, look_at, run_visualize
@@ -68,6 +70,33 @@ def test_pictures_of_every_kind_reach_the_folder_and_tensorboard(model, records,
         "visualize/prior boxes/all levels", "visualize/augmentation/step by step", "visualize/features/level 1 (6x8)",
         "visualize/gradients/all levels", "visualize/gradients/strongest",
     } <= set(tags)  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", SSDS.names())
+def test_pictures_of_every_variant(tiny, records, tmp_path, variant):
+    """Every level is shown, and the layers of the base by their names in FEATURE_LAYER."""
+    torch.manual_seed(0)
+    net = "mobilenet_v1_S1L0" if variant.endswith("_dual") else "mobilenet_v1_025"
+    tower = ["MODEL.HEAD=tower"] if variant == "fpn" else []
+    model = create_model(
+        tiny("MODEL.IMAGE_SIZE=[96,128]", "MODEL.NUM_CLASSES=4", f"MODEL.SSDS={variant}", f"MODEL.NETS={net}", *tower)
+    )
+    found = {path.stem for path in run(model, records, None, tmp_path)}
+    maps = source_map_sizes(model.backbone, model.neck, SIZE)
+    names = [f"level_{number}_{rows}x{columns}" for number, (rows, columns) in enumerate(maps, start=1)]
+    large = {name for name, (rows, columns) in zip(names, maps, strict=True) if rows * columns >= 4}
+    features = {name.removeprefix("features_") for name in found if name.startswith("features_")}
+    assert {f"prior_boxes_{name}" for name in names} | {f"gradients_{name}" for name in names} <= found
+    assert {name for name in features if name.startswith("level")} == large
+    layers = {name.rpartition("_")[0] for name in features if not name.startswith("level")}
+    assert {f"base_layer_{tap}" for tap in model.backbone.taps} <= layers
+    assert ("end_of_the_coarse_path" in layers) == variant.endswith("_dual")
+
+
+def test_a_place_inside_a_layer_is_named_as_it_is_given(tiny, records, tmp_path):
+    layers = "MODEL.FEATURE_LAYER=[['11.2',13],[null,null]]"
+    model = create_model(tiny("MODEL.IMAGE_SIZE=[96,128]", "MODEL.NUM_CLASSES=4", layers))
+    assert tmp_path / "features_base_layer_11_2_6x8.png" in run(model, records, None, tmp_path)
 
 
 def test_a_model_is_only_looked_at(model, records, tmp_path):

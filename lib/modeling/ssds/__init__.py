@@ -1,7 +1,7 @@
 """Detector variants; importing the package registers them all."""
 
-from . import ssd
+from . import bifpn, dssd, dual_path, fpn, fssd, rfb, ssd, tdm, yolo
 from .detector import SSD
 from .neck import SSDS
 
-__all__ = ["SSD", "SSDS", "ssd"]
+__all__ = ["SSD", "SSDS", "bifpn", "dssd", "dual_path", "fpn", "fssd", "rfb", "ssd", "tdm", "yolo"]

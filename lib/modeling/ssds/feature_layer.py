@@ -37,20 +37,10 @@ def parse_levels(
     are a number, null for those of the tapped layer, or [hidden, channels] for an extra layer.  Raises UserError for
     unknown tokens, layers the base does not have, wrong channels and layers after tokens.
     """
-    names, channels = parse_pair(feature_layer, key)
-    count = min(len(names), len(channels), *([] if num_ratios is None else [num_ratios]))
-    if max(len(names), len(channels), num_ratios or 0) > count:
-        cut = [f"tokens {names[count:]}"] if names[count:] else []
-        cut += [f"channels {channels[count:]}"] if channels[count:] else []
-        cut += [f"the last {num_ratios - count} lists of ASPECT_RATIOS"] if (num_ratios or 0) > count else []
-        also = "" if num_ratios is None else " and ASPECT_RATIOS"
-        logger.warning(
-            "%s%s are of unequal length: the first %d levels are built, without %s", key, also, count, " and ".join(cut)
-        )
     levels, previous = [], -1
-    for position, (token, width) in enumerate(zip(names[:count], channels[:count], strict=True)):
+    for position, (token, width) in enumerate(cut_to_shortest(*parse_pair(feature_layer, key), num_ratios, key)):
         where = f"{key}: entry {position} ({token!r})"
-        tap = None if token in tokens else _tap(where, token, backbone, tokens)
+        tap = tap_of(where, token, backbone, tokens)
         if tap is None:
             levels.append(Level(token, *_extra_channels(where, width)))
             previous = len(backbone.layers)
@@ -72,7 +62,25 @@ def parse_pair(feature_layer, key: str = "MODEL.FEATURE_LAYER") -> tuple[list, l
     return list(feature_layer[0]), list(feature_layer[1])
 
 
-def _tap(where: str, token, backbone: Backbone, tokens) -> Tap:
+def cut_to_shortest(names, channels, num_ratios: int | None, key: str, unit: str = "levels") -> list[tuple]:
+    """(token, channels) pairs, as many as the shortest of the lists has; a warning says what is left out."""
+    count = min(len(names), len(channels), *([] if num_ratios is None else [num_ratios]))
+    if max(len(names), len(channels), num_ratios or 0) > count:
+        cut = [f"tokens {names[count:]}"] if names[count:] else []
+        cut += [f"channels {channels[count:]}"] if channels[count:] else []
+        cut += [f"the last {num_ratios - count} lists of ASPECT_RATIOS"] if (num_ratios or 0) > count else []
+        also = "" if num_ratios is None else " and ASPECT_RATIOS"
+        logger.warning(
+            "%s%s are of unequal length: the first %d %s are built, without %s",
+            *(key, also, count, unit, " and ".join(cut)),
+        )
+    return list(zip(names[:count], channels[:count], strict=True))
+
+
+def tap_of(where: str, token, backbone: Backbone, tokens) -> Tap | None:
+    """The place in the base that an entry means, None for one of `tokens`; UserError for what is neither."""
+    if isinstance(token, str) and token in tokens:
+        return None
     tap = backbone.find_tap(token) if isinstance(token, (int, str)) else None
     if tap is not None:
         return tap
@@ -95,6 +103,13 @@ def _extra_channels(where: str, width) -> tuple[int, None, int | None]:
     if not _positive(width):
         raise UserError(f"{where}: channels must be a positive number or [hidden, channels], not {width!r}")
     return width, None, None
+
+
+def extra_channels(where: str, width) -> int:
+    """The channels of an extra layer, which must be one positive number."""
+    if not _positive(width):
+        raise UserError(f"{where}: channels must be a positive number, not {width!r}")
+    return width
 
 
 def tap_channels(where: str, tap: Tap, width, backbone: Backbone) -> int:

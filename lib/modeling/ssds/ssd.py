@@ -72,27 +72,27 @@ def build_ssd_lite(backbone: Backbone, spec: NeckSpec) -> SSDNeck:
 SSDS.register("ssd_lite_RNN")(build_ssd_lite)
 
 
-def plain_extras(levels: list[Level], backbone: Backbone) -> list[nn.Module]:
+def plain_extras(levels: list[Level], backbone: Backbone, in_channels: int | None = None) -> list[nn.Module]:
     """Two convolutions with bias for each level behind the base: 1x1 to half the channels, and that of TOKENS."""
     extras = []
-    for in_channels, level in extra_levels(levels, backbone):
+    for width, level in extra_levels(levels, backbone, in_channels):
         kernel, stride, padding = TOKENS[level.token]
         hidden = level.hidden or level.channels // 2
-        extras += [nn.Conv2d(in_channels, hidden, 1), nn.Conv2d(hidden, level.channels, kernel, stride, padding)]
+        extras += [nn.Conv2d(width, hidden, 1), nn.Conv2d(hidden, level.channels, kernel, stride, padding)]
     return extras
 
 
-def separable_extras(levels: list[Level], backbone: Backbone) -> list[nn.Module]:
+def separable_extras(levels: list[Level], backbone: Backbone, in_channels: int | None = None) -> list[nn.Module]:
     """One separable block for each level behind the base."""
     return [
-        separable_conv(in_channels, level.channels, *LITE_TOKENS[level.token][1:], hidden=level.hidden)
-        for in_channels, level in extra_levels(levels, backbone)
+        separable_conv(width, level.channels, *LITE_TOKENS[level.token][1:], hidden=level.hidden)
+        for width, level in extra_levels(levels, backbone, in_channels)
     ]
 
 
-def extra_levels(levels: list[Level], backbone: Backbone):
-    """(input channels, level) of each level behind the base."""
-    in_channels = backbone.feature_info[-1].channels
+def extra_levels(levels: list[Level], backbone: Backbone, in_channels: int | None = None):
+    """(input channels, level) of each level behind the base, whose end is what they begin with unless it is given."""
+    in_channels = in_channels or backbone.feature_info[-1].channels
     for level in levels:
         if not level.is_tap:
             yield in_channels, level
