@@ -1,4 +1,4 @@
-"""The MultiBox loss of SSD (arXiv 1512.02325 section 2.2): smooth L1 on matched priors, softmax cross entropy with
+"""The MultiBox loss of SSD (arXiv 1512.02325 section 2.2): a box loss on matched priors, softmax cross entropy with
 hard negative mining on the classes."""
 
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..structures import Predictions, Target
-from .box import encode_boxes
+from .box_loss import BoxLoss
 from .matcher import Matcher
 
 
@@ -15,17 +15,23 @@ class MultiBoxLoss(nn.Module):
 
     `negatives_per_positive` hardest background priors of each image enter the classification loss; an image in which
     nothing matched gives its `negatives_if_empty` hardest ones and counts as one positive, so that a batch without
-    objects still teaches the background and never divides by zero.
+    objects still teaches the background and never divides by zero.  Each negative counts `negative_weight`.
     """
 
     def __init__(
-        self, matcher: Matcher, variance=(0.1, 0.2), negatives_per_positive: int = 3, negatives_if_empty: int = 10
+        self,
+        matcher: Matcher,
+        box_loss: BoxLoss | None = None,
+        negatives_per_positive: int = 3,
+        negatives_if_empty: int = 10,
+        negative_weight: float = 1.0,
     ):
         super().__init__()
         self.matcher = matcher
-        self.variance = tuple(variance)
+        self.box_loss = box_loss or BoxLoss()
         self.negatives_per_positive = negatives_per_positive
         self.negatives_if_empty = negatives_if_empty
+        self.negative_weight = negative_weight
 
     def forward(self, predictions: Predictions, targets: list[Target]) -> dict[str, Tensor]:
         loc, conf, priors = predictions.loc.float(), predictions.conf.float(), predictions.priors
@@ -33,20 +39,17 @@ class MultiBoxLoss(nn.Module):
         positive = labels > 0
         num_positives = positive.sum(1)
         normaliser = num_positives.clamp(min=1).sum()
-        selected = positive | self._hard_negatives(conf, positive | ignored, num_positives)
+        negative = self._hard_negatives(conf, positive | ignored, num_positives)
         return {
-            "loc_loss": self._loc_loss(loc, boxes, priors, positive) / normaliser,
-            "conf_loss": _cross_entropy_sum(conf, labels, selected) / normaliser,
+            "loc_loss": self.box_loss(loc, boxes, priors, positive) / normaliser,
+            "conf_loss": self._conf_loss(conf, labels, positive, negative) / normaliser,
         }
 
-    def _loc_loss(self, loc: Tensor, boxes: Tensor, priors: Tensor, positive: Tensor) -> Tensor:
-        if loc.is_cuda:  # dense: picking rows would make the host wait for their number
-            encoded = encode_boxes(boxes, priors, self.variance)
-            encoded = torch.where(positive[..., None], encoded, loc.detach())
-            return F.smooth_l1_loss(loc, encoded, reduction="sum")
-        image, prior = positive.nonzero(as_tuple=True)
-        encoded = encode_boxes(boxes[image, prior], priors[prior], self.variance)
-        return F.smooth_l1_loss(loc[image, prior], encoded, reduction="sum")
+    def _conf_loss(self, conf: Tensor, labels: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        if self.negative_weight == 1:
+            return _cross_entropy_sum(conf, labels, positive | negative)
+        negatives = _cross_entropy_sum(conf, labels, negative)
+        return _cross_entropy_sum(conf, labels, positive) + self.negative_weight * negatives
 
     @torch.no_grad()
     def _hard_negatives(self, conf: Tensor, excluded: Tensor, num_positives: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class MultiBoxLoss(nn.Module):
 
 def _cross_entropy_sum(conf: Tensor, labels: Tensor, selected: Tensor) -> Tensor:
     """Cross entropy of logits conf [B, P, C] against labels [B, P], summed over the selected priors."""
-    if conf.is_cuda:  # dense, for the same reason as above
+    if conf.is_cuda:  # dense: picking rows would make the host wait for their number
         labels = labels.masked_fill(~selected, -100)
         return F.cross_entropy(conf.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
     return F.cross_entropy(conf[selected], labels[selected], reduction="sum")

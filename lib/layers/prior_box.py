@@ -43,10 +43,11 @@ def level_scales(sizes, num_levels: int, image_size) -> list[float]:
     """Side of the square prior of each level as a part of the image, and one more for the last level's larger square.
 
     [a, b] spreads the fractions a to b evenly over the levels and ends with 1; a list of [h, w] pixels is divided
-    by the image size, the smaller of the two quotients counting.
+    by the image size, the smaller of the two quotients counting, and ends with its last if there is none for the end.
     """
     if isinstance(sizes[0], (list, tuple)):
-        return [min(_pair(size, image_size)) for size in sizes[: num_levels + 1]]
+        scales = [min(_pair(size, image_size)) for size in sizes[: num_levels + 1]]
+        return scales if len(scales) > num_levels else [*scales, scales[-1]]
     low, high = sizes
     return [low + (high - low) * k / max(num_levels - 1, 1) for k in range(num_levels)] + [1.0]
 

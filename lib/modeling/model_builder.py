@@ -4,22 +4,29 @@ from functools import partial
 
 from torch import nn
 
+from ..layers.box_loss import BoxLoss
+from ..layers.focal_loss import FocalLoss
 from ..layers.matcher import Matcher
 from ..layers.multibox_loss import MultiBoxLoss
 from ..layers.postprocess import PostProcess
 from ..layers.prior_box import build_priors, num_boxes_per_cell
 from ..utils.errors import UserError
+from ..utils.timm_models import is_timm
 from .initialize import initialize_weights
 from .nets import NETS, Backbone
+from .nets.timm_backbone import build_timm_backbone, has_timm_weights
 from .pretrained import IMAGENET_WEIGHTS
 from .ssds import SSD, SSDS
 from .ssds.detector import source_map_sizes
 from .ssds.head import build_head
 from .ssds.neck import Neck, NeckSpec
 
+PRIOR_PROBABILITY = 0.01  # RetinaNet, arXiv 1708.02002, section 4.1
+
 
 def create_model(cfg) -> SSD:
-    """The detector that cfg.MODEL describes, with fresh weights drawn from torch's generator.
+    """The detector that cfg.MODEL describes, with fresh weights for the loss of cfg.CRITERION, drawn from torch's
+    generator.
 
     Raises UserError for unknown names, and where levels, steps, sizes and ratios do not go together.
     """
@@ -32,7 +39,7 @@ def create_model(cfg) -> SSD:
     backbone.emit(neck.taps, neck.split_at)
     num_levels = len(neck.channels)
     ratios = [[1, 2, 3]] * num_levels if ratios is None else ratios[:num_levels]
-    _check_counts(model, num_levels)
+    _check_counts(model, num_levels, has_larger_square=1 in ratios[-1])
     kind = neck.head if model.HEAD == "auto" else model.HEAD
     head = build_head(kind, neck.channels, [num_boxes_per_cell(r) for r in ratios], model.NUM_CLASSES)
     maps = _map_sizes(backbone, neck, model.NETS, model.SSDS, "MODEL.IMAGE_SIZE", model.IMAGE_SIZE)
@@ -41,7 +48,8 @@ def create_model(cfg) -> SSD:
     priors = build_priors(model.IMAGE_SIZE, maps, ratios, model.SIZES, model.STEPS, model.CLIP)
     priors_at = partial(_priors_at, ratios=ratios, sizes=model.SIZES, clip=model.CLIP)
     detector = SSD(backbone, neck, head, priors, model.IMAGE_SIZE, priors_at)
-    initialize_weights(detector)
+    rare = None if cfg.CRITERION.CONF_LOSS == "multibox" else PRIOR_PROBABILITY
+    initialize_weights(detector, rare, has_sigmoid_scores(cfg))
     return detector
 
 
@@ -54,6 +62,10 @@ def _priors_at(image_size, map_sizes, ratios, sizes, clip):
 def create_backbone(cfg) -> Backbone:
     """The base network of cfg.MODEL alone."""
     model = cfg.MODEL
+    if is_timm(model.NETS):
+        if model.PRETRAINED == "imagenet" and not has_timm_weights(model.NETS):
+            raise UserError(f"MODEL.PRETRAINED: timm has no weights for {model.NETS}; it can be given a file")
+        return build_timm_backbone(model.NETS, model.IMAGE_SIZE, cfg.TRAIN.IMAGE_SIZES)
     build = NETS.get(model.NETS)
     if model.PRETRAINED == "imagenet" and model.NETS not in IMAGENET_WEIGHTS:
         raise UserError(
@@ -88,8 +100,17 @@ def create_neck(cfg, backbone: Backbone, num_ratios: int | None) -> Neck:
 def create_criterion(cfg) -> nn.Module:
     """The loss: (Predictions, targets) -> dict of named scalar losses."""
     matched, unmatched = cfg.MATCHER.MATCHED_THRESHOLD, cfg.MATCHER.UNMATCHED_THRESHOLD
-    matcher = Matcher(matched, min(matched, unmatched))
-    return MultiBoxLoss(matcher, cfg.MATCHER.VARIANCE, cfg.MATCHER.NEGPOS_RATIO, cfg.MATCHER.EMPTY_NEGATIVES)
+    matcher, criterion = Matcher(matched, min(matched, unmatched)), cfg.CRITERION
+    box_loss = BoxLoss(criterion.BOX_LOSS, cfg.MATCHER.VARIANCE, criterion.BOX_WEIGHT)
+    if criterion.CONF_LOSS == "multibox":
+        mining = cfg.MATCHER.NEGPOS_RATIO, cfg.MATCHER.EMPTY_NEGATIVES, criterion.NEGATIVE_WEIGHT
+        return MultiBoxLoss(matcher, box_loss, *mining)
+    return FocalLoss(matcher, box_loss, criterion.FOCAL_ALPHA, criterion.FOCAL_GAMMA, has_sigmoid_scores(cfg))
+
+
+def has_sigmoid_scores(cfg) -> bool:
+    """Whether scores are the sigmoids of the classes' logits, each alone, and not a softmax over all."""
+    return cfg.CRITERION.CONF_LOSS == "sigmoid_focal"
 
 
 def create_postprocess(cfg) -> PostProcess:
@@ -102,6 +123,7 @@ def create_postprocess(cfg) -> PostProcess:
         post.MAX_DETECTIONS,
         post.MAX_PER_IMAGE,
         post.CLIP_BOXES,
+        has_sigmoid_scores(cfg),
     )
 
 
@@ -115,7 +137,7 @@ def _map_sizes(backbone, neck, net: str, variant: str, key: str, size) -> list[t
         ) from error
 
 
-def _check_counts(model, num_levels: int) -> None:
+def _check_counts(model, num_levels: int, has_larger_square: bool) -> None:
     if len(model.STEPS) not in range(1, num_levels):
         missing = ""
     else:
@@ -130,11 +152,9 @@ def _check_counts(model, num_levels: int) -> None:
             "MODEL.SIZES: expected [h, w] pairs in pixels or two fractions of the image [smallest, largest], all above "
             f"0, got {sizes}"
         )
-    elif pixel_form and len(sizes) < num_levels + 1:
-        missing = (
-            f"MODEL.SIZES has {len(sizes)} entries, the model {num_levels} levels: give one for each level and one "
-            "more at the end"
-        )
+    elif pixel_form and len(sizes) < num_levels + has_larger_square:
+        end = " and one more at the end" if has_larger_square else ""
+        missing = f"MODEL.SIZES has {len(sizes)} entries, the model {num_levels} levels: give one for each level{end}"
     if not all(map(_is_pair, model.STEPS)):
         missing = f"MODEL.STEPS: expected [h, w] pairs in pixels above 0, got {model.STEPS}"
     if missing:

@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from lib.layers.box import encode_boxes
+from lib.layers.box_loss import BoxLoss
 from lib.layers.matcher import Matcher
 from lib.layers.multibox_loss import MultiBoxLoss
 from lib.structures import Predictions, Target
@@ -83,6 +84,15 @@ def test_an_empty_image_leaves_the_others_exact():
         assert with_empty[name].item() == pytest.approx(loss.item() * num_positives / (num_positives + 1), rel=1e-5)
 
 
+def test_box_loss_enters_by_the_number_of_positives():
+    predictions, targets = random_case()
+    box_loss = BoxLoss("giou", weight=3.0)
+    boxes, labels, _ = Matcher()(targets, predictions.priors)
+    expected = box_loss(predictions.loc, boxes, predictions.priors, labels > 0) / int((labels > 0).sum())
+    losses = MultiBoxLoss(Matcher(), box_loss)(predictions, targets)
+    assert losses["loc_loss"].item() == pytest.approx(expected.item())
+
+
 def test_ignored_priors_are_never_hard_negatives():
     predictions, targets = random_case(counts=(4, 4))
     matcher = Matcher(0.5, 0.3)
@@ -90,6 +100,20 @@ def test_ignored_priors_are_never_hard_negatives():
     matches = matcher(targets, predictions.priors)
     assert matches.ignored.any()
     assert torch.equal(predictions.conf.grad.abs().sum(2) == 0, matches.ignored)
+
+
+def test_negative_weight_scales_exactly_the_negatives():
+    predictions, targets = random_case(counts=(3, 0, 6))
+    labels = Matcher()(targets, predictions.priors).labels
+    positive = labels > 0
+    normaliser = int(positive.sum(1).clamp(min=1).sum())
+    positives = F.cross_entropy(predictions.conf[positive], labels[positive], reduction="sum").item() / normaliser
+    whole, half = (
+        MultiBoxLoss(Matcher(), negative_weight=weight)(predictions, targets)["conf_loss"].item()
+        for weight in (1.0, 0.5)
+    )
+    assert half - positives == pytest.approx((whole - positives) / 2, rel=1e-5)
+    assert whole > positives > 0
 
 
 def test_extreme_logits_stay_finite():

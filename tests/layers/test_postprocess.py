@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lib.layers.box import decode_boxes, pairwise_iou
-from lib.layers.postprocess import PostProcess
+from lib.layers.postprocess import PostProcess, class_scores
 from lib.structures import Predictions
 
 
@@ -13,11 +13,11 @@ def predictions_of(boxes, scores):
     return Predictions(loc, scores.log(), torch.as_tensor(boxes, dtype=torch.float32), None)
 
 
-def greedy(predictions, score_threshold, iou_threshold, max_detections):
+def greedy(predictions, score_threshold, iou_threshold, max_detections, sigmoid=False):
     """The definition: per image and class, threshold, best candidates, greedy suppression."""
     found = []
     for loc, conf in zip(predictions.loc, predictions.conf, strict=True):
-        boxes, scores = decode_boxes(loc, predictions.priors), conf.softmax(1)
+        boxes, scores = decode_boxes(loc, predictions.priors), conf.sigmoid() if sigmoid else conf.softmax(1)
         rows = []
         for label in range(1, conf.shape[1]):
             order = sorted(range(len(boxes)), key=lambda i: -scores[i, label].item())
@@ -31,15 +31,16 @@ def greedy(predictions, score_threshold, iou_threshold, max_detections):
     return found
 
 
+@pytest.mark.parametrize("sigmoid", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_agrees_with_the_definition(seed):
+def test_agrees_with_the_definition(seed, sigmoid):
     generator = torch.Generator().manual_seed(seed)
     priors = torch.cat([torch.rand(60, 2, generator=generator), torch.rand(60, 2, generator=generator) * 0.4 + 0.1], 1)
     loc = torch.randn(3, 60, 4, generator=generator)
     conf = torch.randn(3, 60, 4, generator=generator)
     predictions = Predictions(loc, conf, priors, None)
-    found = PostProcess(score_threshold=0.2, iou_threshold=0.4, max_detections=10)(predictions)
-    expected = greedy(predictions, 0.2, 0.4, 10)
+    found = PostProcess(score_threshold=0.2, iou_threshold=0.4, max_detections=10, sigmoid=sigmoid)(predictions)
+    expected = greedy(predictions, 0.2, 0.4, 10, sigmoid)
     for got, want in zip(found, expected, strict=True):
         rows = [
             (label, round(score, 5), [round(v, 4) for v in box])
@@ -58,6 +59,15 @@ def test_classes_do_not_suppress_each_other():
     predictions = predictions_of(BOXES, [[[0.05, 0.9, 0.05], [0.1, 0.1, 0.8], [0.98, 0.01, 0.01]]])
     (found,) = PostProcess(score_threshold=0.5)(predictions)
     assert found.labels.tolist() == [1, 2]
+
+
+def test_sigmoid_scores_do_not_compete_and_ignore_the_background():
+    conf = torch.tensor([[[50.0, 3.0, 2.0], [-50.0, -8.0, -8.0], [0.0, -8.0, 1.0]]])
+    predictions = Predictions(torch.zeros(1, 3, 4), conf, torch.tensor(BOXES), None)
+    (found,) = PostProcess(score_threshold=0.5, sigmoid=True)(predictions)
+    assert found.labels.tolist() == [1, 2, 2]
+    assert found.scores.tolist() == pytest.approx(torch.tensor([3.0, 2.0, 1.0]).sigmoid().tolist())
+    torch.testing.assert_close(class_scores(conf, sigmoid=True), conf[..., 1:].sigmoid())
 
 
 def test_images_do_not_suppress_each_other():
