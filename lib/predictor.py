@@ -1,5 +1,6 @@
 """ObjectDetector: from a checkpoint and images to named detections.  The Python API beneath demo.py."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from .config.effective import diff_configs
+from .config.effective import diff_meanings
 from .config.loader import update_derived
 from .config.schema import INPUT_KEYS, WIRING_KEYS
 from .dataset.transforms import create_transforms, read_image
@@ -24,8 +25,9 @@ from .utils.errors import UserError
 class ObjectDetector:
     """A trained detector, ready for images.
 
-    `cfg` comes from load_config, `checkpoint` is a file of this trainer or of the reference family.  Class names are
-    those stored in the checkpoint, else DATASET.CLASSES, else the names of a known data set.
+    `cfg` comes from load_config, `checkpoint` is a file of this trainer, of the reference family or of another known
+    system.  Colours follow the checkpoint unless `cfg` has values of its own.  Class names are those stored in the
+    checkpoint, else DATASET.CLASSES, else the names of a known data set.
 
     >>> detector = ObjectDetector(load_config("x.yml"), "experiments/models/x/best.pth")
     >>> for found in detector.predict(["a.jpg", "b.jpg"], threshold=0.5):
@@ -33,9 +35,14 @@ class ObjectDetector:
     """
 
     def __init__(self, cfg, checkpoint):
-        content = ckpt.read_checkpoint(checkpoint)
+        cfg, content = copy.deepcopy(cfg), ckpt.read_checkpoint(checkpoint)
+        ckpt.adopt_inputs(cfg, content, checkpoint)
+        ckpt.warn_of_inputs(cfg, content, checkpoint)
         names = content.get("class_names") if ckpt.is_run_checkpoint(content) else None
-        self.class_names = tuple(names or known_class_names(cfg.DATASET.DATASET, cfg.DATASET.CLASSES))
+        implied = known_class_names(cfg.DATASET.DATASET, cfg.DATASET.CLASSES)
+        if not cfg.DATASET.CLASSES and cfg.MODEL.NUM_CLASSES not in (None, len(implied) + 1):
+            implied = ()  # a data set of that kind, with classes of its own
+        self.class_names = tuple(names or implied)
         if cfg.MODEL.NUM_CLASSES is None:
             cfg.MODEL.NUM_CLASSES = len(self.class_names) + 1
             update_derived(cfg)
@@ -49,7 +56,7 @@ class ObjectDetector:
         self.batch_size, self.exif = cfg.TEST.BATCH_SIZE, cfg.DATASET.EXIF
         self.dtype = resolve_precision(cfg.MODEL.PRECISION, self.device, training=False)
         self.model = create_model(cfg)
-        ckpt.copy_weights(self.model, content, checkpoint).require_complete()
+        ckpt.copy_weights(self.model, content, checkpoint, "", self.class_names).require_complete()
         self.model.to(self.device, memory_format=torch.channels_last).eval()
         self.transform = create_transforms(cfg, train=False)
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
@@ -115,9 +122,8 @@ def _check_inputs(content: dict, checkpoint, cfg) -> None:
     shape and finds nothing."""
     if not ckpt.is_run_checkpoint(content):
         return
-    for key, old, new in diff_configs(content.get("config", {}), cfg):
-        if key in INPUT_KEYS + WIRING_KEYS:
-            raise UserError(f"{checkpoint}: was trained with {key} {old}, now it is {new}; give {key} its old value")
+    for key, old, new in diff_meanings(content.get("config", {}), cfg, INPUT_KEYS + WIRING_KEYS):
+        raise UserError(f"{checkpoint}: was trained with {key} {old}, now it is {new}; give {key} its old value")
 
 
 def _as_array(image, exif: str) -> np.ndarray:

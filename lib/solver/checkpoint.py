@@ -4,13 +4,12 @@ Files hold plain tensors and data and are read with weights_only=True, so that o
 written beside their final name and moved there, so that a crash leaves the old file or the new one, never a part.
 """
 
+import copy
 import logging
 import math
 import os
-import pickle
 import re
-import warnings
-import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,46 +17,55 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..config.effective import flatten_config
+from ..config.loader import KEYS
+from ..config.schema import IMAGENET_COLORS
+from ..config.weight_colors import expected_colors
+from ..modeling.foreign import FAMILY_PREFIXES, System, recognise, translate
 from ..utils.errors import UserError, nearest
+from .checkpoint_reader import is_run_checkpoint, read_checkpoint
+from .class_transfer import ClassMatch, fit_head
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-
-FAMILY_PREFIXES = {
-    "base": "backbone.layers",
-    "norm": "neck.norm",
-    "extras": "neck.extras",
-    "loc": "head.loc",
-    "conf": "head.conf",
-    "transforms": "neck.transforms",
-    "pyramids": "neck.pyramids",
-}
-"""Parts of a model in the words of the reference family, and where they live here: the key map of its checkpoints
-and the alias table of TRAINABLE_SCOPE and RESUME_SCOPE."""
-
 BEST = "best.pth"
+
+INPUTS = tuple(IMAGENET_COLORS)
+"""The keys that say what images look like to the network."""
 
 
 @dataclass
 class LoadReport:
     """What became of the weights of a file: names loaded; missing in the file; unexpected in it; skipped because of
-    their shape (name, shape in the file, shape in the model); out of scope."""
+    their shape (name, shape in the file, shape in the model); out of scope.
+
+    system: the published system that the file comes from, '' for files of this trainer and unknown ones; inputs: the
+    values of INPUTS that the weights expect, as far as the file tells.  classes: how class predictions were taken over
+    by name, None where there was no need; grown: class predictors of which only the first boxes were filled.
+    """
 
     path: str
+    system: str = ""
+    inputs: dict = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple] = field(default_factory=list)
     out_of_scope: list[str] = field(default_factory=list)
+    classes: ClassMatch | None = None
+    grown: tuple[str, ...] = ()
+    hint: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of the model was filled."""
-        return not self.missing and not self.mismatched and not self.out_of_scope
+        """Whether every tensor of the model was filled, down to the last row."""
+        whole = not self.grown and not (self.classes and self.classes.new)
+        return whole and not self.missing and not self.mismatched and not self.out_of_scope
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors loaded from {self.path}"]
+        parts = [f"{len(self.loaded)} tensors loaded from {self.path}{self.system and f' ({self.system})'}"]
+        parts += [str(self.classes)] if self.classes else []
+        parts += [f"of 6 boxes a cell the first 4 filled in {', '.join(self.grown)}"] if self.grown else []
         for what, names in (
             ("not in the file", self.missing),
             ("not in the model", self.unexpected),
@@ -68,73 +76,18 @@ class LoadReport:
         if self.mismatched:
             shapes = [f"{name} {list(theirs)} for {list(ours)}" for name, theirs, ours in self.mismatched]
             parts.append(f"{len(shapes)} of another shape ({_some(shapes)})")
+            parts += [self.hint] if self.hint else []
         return "; ".join(parts)
 
     def require_complete(self) -> None:
         """Raise UserError unless the file filled the whole model."""
         if not self.complete:
-            raise UserError(f"the checkpoint does not fit the model: {self}")
+            hint = f"; experiments/cfgs/imported has what fits {self.system}" if self.inputs and self.system else ""
+            raise UserError(f"the checkpoint does not fit the model: {self}{hint}")
 
 
 def _some(names: list[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-
-
-def read_checkpoint(path) -> dict:
-    """The content of a checkpoint file on the CPU; UserError if it cannot be read without running code from it."""
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, not a checkpoint file")
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.pth")] if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings) if siblings else "its folder holds no .pth file"
-        raise UserError(f"{path}: no such checkpoint; {hint}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch finds odd about a pickle
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file ends in whatever its parser stumbles over
-        raise UserError(f"{path}: {_fault_of(path, error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    if is_run_checkpoint(content):
-        if content["format"] > FORMAT:
-            raise UserError(f"{path}: written by a newer version (format {content['format']}, known is {FORMAT})")
-        if _is_damaged(path):
-            raise UserError(f"{path}: not a readable checkpoint: it has changed since it was written")
-    return content
-
-
-def _fault_of(path: Path, error: Exception) -> str:
-    """Why torch could not read a file, for somebody who knows neither pickle nor zip."""
-    if not os.access(path, os.R_OK):
-        return "not a readable checkpoint: the permission to read it is missing"
-    with open(path, "rb") as file:
-        head = file.read(64)
-    if not head:
-        return "not a readable checkpoint: the file is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "no checkpoint at all but the pointer of Git LFS to one; 'git lfs pull' fetches it"
-    if not head.startswith((b"PK", b"\x80")):
-        return "no checkpoint at all but a file of another kind"
-    if isinstance(error, pickle.UnpicklingError) and (head[:1] == b"\x80" or zipfile.is_zipfile(path)):
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        found = f" ({code[1]})" if code else ", or it is no checkpoint at all"
-        return f"refused, because reading it would run code stored in the file{found}; a state_dict holds none"
-    return "not a readable checkpoint, perhaps cut off"
-
-
-def _is_damaged(path: Path) -> bool:
-    """Whether the checksums in a file disagree with what it holds; torch reads it without looking at them."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return file.testzip() is not None
-
-
-def is_run_checkpoint(content: dict) -> bool:
-    """Whether the content of a file is the full state of a run of this trainer."""
-    return isinstance(content.get("format"), int) and isinstance(content.get("model"), dict)
 
 
 def weights_of(content: dict, path, averaged: bool = True) -> dict[str, torch.Tensor]:
@@ -142,21 +95,68 @@ def weights_of(content: dict, path, averaged: bool = True) -> dict[str, torch.Te
     weights where it has them (unless `averaged` is false), of published files the state dict they are or wrap."""
     if is_run_checkpoint(content):
         return dict(content["ema"] if averaged and content.get("ema") else content["model"])
+    content = _unwrapped(content)
+    state = _tensors(content)
+    if not state:
+        raise UserError(f"{path}: holds no weights (its entries: {_some([str(k) for k in content]) or 'none'})")
+    return translate(state)
+
+
+def _unwrapped(content: dict) -> dict:
+    """The state dict in the content of a published file."""
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    state = {name: t for name, t in content.items() if isinstance(name, str) and isinstance(t, torch.Tensor)}
-    if not state:
-        raise UserError(f"{path}: holds no weights (its entries: {_some([str(k) for k in content]) or 'none'})")
-    return {family_to_model_name(name): tensor for name, tensor in state.items()}
+    return content
 
 
-def family_to_model_name(name: str) -> str:
-    """The name here of a tensor of a published checkpoint; names it does not know are returned as they are."""
-    while name.startswith("module."):
-        name = name[len("module.") :]
-    head, _, rest = name.partition(".")
-    return f"{FAMILY_PREFIXES[head]}.{rest}" if head in FAMILY_PREFIXES and rest else name
+def _tensors(content: dict) -> dict[str, torch.Tensor]:
+    return {name: t for name, t in content.items() if isinstance(name, str) and isinstance(t, torch.Tensor)}
+
+
+def system_of(content: dict) -> System | None:
+    """The published system whose names the content of a file has; None for files of this trainer and unknown ones."""
+    return None if is_run_checkpoint(content) else recognise(_tensors(_unwrapped(content)))
+
+
+def inputs_of(content: dict) -> dict:
+    """The values of INPUTS that the weights in a file expect; empty where the file does not tell."""
+    if is_run_checkpoint(content):
+        stored = flatten_config(content.get("config", {}))
+        return {key: stored.get(key, KEYS[key].default) for key in INPUTS}
+    system = system_of(content)
+    return dict(system.inputs) if system else {}
+
+
+def adopt_inputs(cfg, content: dict, path) -> None:
+    """Set INPUTS of `cfg` to what the weights of a file expect, unless somebody gave them other values: colour order,
+    means and deviations belong together, so that one given value keeps all three."""
+    expected, now = inputs_of(content), flatten_config(cfg)
+    usual = {key: KEYS[key].default for key in INPUTS}
+    if cfg.MODEL.PRETRAINED:
+        usual = expected_colors(cfg.MODEL.NETS, cfg.MODEL.PRETRAINED)
+    changed = [key for key, value in expected.items() if now[key] != value]
+    if not changed or any(now[key] != usual.get(key) for key in changed):
+        return
+    for key in changed:
+        section, name = key.split(".")
+        cfg[section][name] = copy.deepcopy(expected[key])
+    logger.info("%s, as the weights of %s expect", _listed({key: expected[key] for key in changed}), path)
+
+
+def warn_of_inputs(cfg, content: dict, path) -> None:
+    """Warn where the images of `cfg` are not those that the weights of a published file expect."""
+    now = flatten_config(cfg)
+    expected = {} if is_run_checkpoint(content) else inputs_of(content)
+    if any(now[key] != value for key, value in expected.items()):
+        logger.warning(
+            "%s, as configured, but the weights of %s (%s) expect %s; leave the keys out to follow the weights",
+            _listed({key: now[key] for key in expected}), path, system_of(content).title, _listed(expected),
+        )  # fmt: skip
+
+
+def _listed(values: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def scope_prefixes(scope: str, model: nn.Module, key: str) -> list[str]:
@@ -184,22 +184,27 @@ def in_scope(name: str, prefixes: list[str]) -> bool:
     return any(prefix == "" or name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-def load_weights(model: nn.Module, path, scope: str = "") -> LoadReport:
-    """Fill `model` from a checkpoint file of this trainer or of the reference family, within `scope`.
+def load_weights(model: nn.Module, path, scope: str = "", class_names: Sequence[str] = ()) -> LoadReport:
+    """Fill `model` from a file of this trainer, of the reference family or of another known system, within `scope`.
 
-    Tensors of another shape are left alone and reported, as are names that only one side has.  Raises UserError for
-    an unreadable file, for values that are not finite, and where nothing fits.
+    `class_names` are those of the model's classes: where the file's are known as well, class predictions are taken over
+    by name.  Tensors of another shape are left alone and reported, as are names that only one side has.  Raises
+    UserError for an unreadable file, for values that are not finite, and where nothing fits.
     """
-    return copy_weights(model, read_checkpoint(path), path, scope)
+    return copy_weights(model, read_checkpoint(path), path, scope, class_names)
 
 
-def copy_weights(model: nn.Module, content: dict, path, scope: str = "") -> LoadReport:
+def copy_weights(model: nn.Module, content: dict, path, scope: str = "", class_names: Sequence[str] = ()) -> LoadReport:
     """`load_weights` from the content of a file that has been read; `path` names it in messages."""
-    state = weights_of(content, path)
+    state, system = weights_of(content, path), system_of(content)
     prefixes = scope_prefixes(scope, model, "RESUME_SCOPE")
-    report = LoadReport(str(path))
-    own = model.state_dict()
-    for name, tensor in own.items():
+    report = LoadReport(str(path), system.title if system else "", inputs_of(content))
+    stored = content.get("class_names") if is_run_checkpoint(content) else None
+    fit = fit_head(model, state, stored, class_names)
+    report.unexpected = [name for name in state if name not in model.state_dict()]
+    report.classes, report.grown, report.hint = fit.match, fit.grown, fit.hint
+    state |= fit.tensors
+    for name, tensor in model.state_dict().items():
         optional = name.endswith("num_batches_tracked")  # absent from files older than torch 0.4.1
         if not in_scope(name, prefixes):
             report.out_of_scope.append(name)
@@ -212,7 +217,6 @@ def copy_weights(model: nn.Module, content: dict, path, scope: str = "") -> Load
         else:
             tensor.copy_(state[name])
             report.loaded.append(name)
-    report.unexpected = [name for name in state if name not in own]
     if not report.loaded:
         raise UserError(f"{path}: no tensor of the file fits the model ({report})")
     return report

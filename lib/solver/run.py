@@ -4,12 +4,14 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from ..config.effective import config_to_dict, diff_configs
+from ..config.effective import config_to_dict, diff_configs, diff_meanings
 from ..config.schema import INPUT_KEYS, WIRING_KEYS
 from ..utils.errors import UserError
 from . import checkpoint as ckpt
+from .checkpoint_reader import FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,32 @@ def find_run(cfg) -> tuple[Path, dict] | None:
     return None
 
 
+def adopt_inputs(cfg) -> None:
+    """Let the run see images as the weights expect them that it begins with, where nobody gave other values.
+
+    To be called before anything is built that looks at images.  Files that cannot be read are left to the phase that
+    needs them, which says why.
+    """
+    for path in _first_files(cfg):
+        with suppress(UserError):
+            ckpt.adopt_inputs(cfg, ckpt.read_checkpoint(path, quiet=True), path)
+            return
+
+
+def _first_files(cfg) -> list[Path]:
+    """The files of which the first that can be read fills the model."""
+    if "train" not in cfg.PHASE:
+        with suppress(UserError):
+            return [path for _, path in checkpoints_to_test(cfg)]
+        return []
+    if cfg.TRAIN.RESUME != "auto":
+        return [Path(cfg.TRAIN.RESUME)]
+    kept = [path for _, path in reversed(ckpt.epoch_checkpoints(cfg.EXP_DIR))]
+    scope = [word.strip() for word in cfg.TRAIN.RESUME_SCOPE.split(",") if word.strip()]
+    fills_base = not scope or any(word.partition(".")[0] in ("base", "backbone") for word in scope)
+    return kept or ([Path(cfg.RESUME_CHECKPOINT)] if cfg.RESUME_CHECKPOINT and fills_base else [])
+
+
 def make_way(state, path, cfg) -> None:
     """Move what lies in EXP_DIR from beyond the position of `path`, from which `state` was loaded, to a folder of its
     own: a course that --resume went back on, or files that cannot be read.  They would count as the last checkpoint.
@@ -104,16 +132,23 @@ def check_same_run(content: dict, path, cfg, class_names) -> None:
             f"{path}: was trained for the classes {_names(content['class_names'])}, the data set has "
             f"{_names(class_names)}; give EXP_DIR another folder, or DATASET.CLASSES the old names"
         )
-    changed = diff_configs(content.get("config", {}), cfg)
-    for key, old, new in changed:
-        if key in GEOMETRY:
-            raise UserError(
-                f"{path}: was trained with {key} {old}, now it is {new}; give EXP_DIR another folder, or "
-                f"{key} its old value"
-            )
-    for key, old, new in changed:
+    for key, old, new in diff_meanings(content.get("config", {}), cfg, GEOMETRY):
+        raise UserError(
+            f"{path}: was trained with {key} {old}, now it is {new}; give EXP_DIR another folder, or "
+            f"{key} its old value"
+        )
+    for key, old, new in diff_configs(content.get("config", {}), cfg):
         if key not in UNREMARKABLE:
             logger.info("changed since the checkpoint: %s was %s, is %s", key, old, new)
+
+
+def warn_of_meanings(content: dict, path, cfg) -> None:
+    """Warn where weights that a new run starts from were trained to mean something else by the same numbers."""
+    if ckpt.is_run_checkpoint(content):
+        for key, old, new in diff_meanings(content.get("config", {}), cfg, INPUT_KEYS + WIRING_KEYS):
+            logger.warning("%s was trained with %s %s, now it is %s: that has to be learnt anew", path, key, old, new)
+    else:
+        ckpt.warn_of_inputs(cfg, content, path)
 
 
 def _names(names) -> str:
@@ -151,7 +186,7 @@ def checkpoints_to_test(cfg) -> list[tuple[str, Path]]:
 def run_content(cfg, class_names, **state) -> dict:
     """What a checkpoint file holds: the state of the run, its configuration and its class names."""
     return {
-        "format": ckpt.FORMAT,
+        "format": FORMAT,
         "config": config_to_dict(cfg),
         "class_names": list(class_names),
         **state,

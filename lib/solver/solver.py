@@ -14,14 +14,14 @@ from ..config.loader import update_derived
 from ..dataset.dataset_factory import check_num_classes, create_loader, create_records
 from ..dataset.transforms import create_transforms
 from ..layers.normalize import Normalize
-from ..modeling.model_builder import create_criterion, create_model
+from ..modeling.model_builder import create_criterion, create_model, has_sigmoid_scores
 from ..utils.device import autocast, resolve_precision, select_device
 from ..utils.log import setup_logging
 from ..utils.meters import LossMeter, StopWatch
 from . import checkpoint as ckpt
 from .base_weights import load_base_weights
 from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
-from .run import check_same_run, checkpoints_to_test, find_run, make_way, run_content
+from .run import adopt_inputs, check_same_run, checkpoints_to_test, find_run, make_way, run_content, warn_of_meanings
 from .scoring import Scorer
 from .step_guard import StepGuard
 from .task import DetectionTask
@@ -46,6 +46,7 @@ class Solver:
         setup_logging(self.exp_dir)
         self.device = select_device(cfg.DEVICE)
         self.records = {}
+        adopt_inputs(cfg)
         self.class_names = self._open_data()
         check_num_classes(cfg, self.class_names)
         update_derived(cfg)
@@ -242,8 +243,14 @@ class Solver:
                 load_base_weights(self.model, cfg)
                 state.restart_average()
             if cfg.RESUME_CHECKPOINT:
-                report = ckpt.load_weights(self.model, cfg.RESUME_CHECKPOINT, cfg.TRAIN.RESUME_SCOPE)
+                content = ckpt.read_checkpoint(cfg.RESUME_CHECKPOINT)
+                report = ckpt.copy_weights(
+                    self.model, content, cfg.RESUME_CHECKPOINT, cfg.TRAIN.RESUME_SCOPE, self.class_names
+                )
+                warn_of_meanings(content, cfg.RESUME_CHECKPOINT, cfg)
                 logger.info("new run from the weights of RESUME_CHECKPOINT: %s", report)
+                if report.classes:
+                    logger.info("%s", report.classes.table())
                 state.restart_average()
             else:
                 logger.info("new run from fresh weights (seed %d)", cfg.SEED)
@@ -261,7 +268,8 @@ class Solver:
 
     def _resume_weights_only(self, state: TrainState, content: dict, path: Path) -> None:
         """Go on from a checkpoint of the reference family, whose files hold weights and an epoch in their name."""
-        ckpt.copy_weights(self.model, content, path).require_complete()
+        ckpt.copy_weights(self.model, content, path, "", self.class_names).require_complete()
+        ckpt.warn_of_inputs(self.cfg, content, path)
         state.epoch = ckpt.epoch_of(path)
         state.step = state.epoch * state.learning_rate.steps_per_epoch
         state.restart_average()
@@ -293,7 +301,8 @@ class Solver:
         content = ckpt.read_checkpoint(path)
         if ckpt.is_run_checkpoint(content):
             check_same_run(content, path, self.cfg, self.class_names)
-        ckpt.copy_weights(self.model, content, path).require_complete()
+        ckpt.copy_weights(self.model, content, path, "", self.class_names).require_complete()
+        ckpt.warn_of_inputs(self.cfg, content, path)
         epoch = ckpt.epoch_of(path)
         return content.get("position", {"epoch": epoch, "step": epoch})
 
@@ -308,6 +317,7 @@ class Solver:
             self.model, self.records["visualize"], train_transform, eval_transform, self.normalize, self.class_names,
             self.writer, self.exp_dir / "visualize",
             seed=self.cfg.SEED, step=position["step"], variance=self.cfg.MATCHER.VARIANCE,
+            sigmoid=has_sigmoid_scores(self.cfg),
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------- data

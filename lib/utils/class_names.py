@@ -5,6 +5,20 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+
+COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""Category ids of COCO below 91 that no object has."""
+
 IMAGENET_VID_CLASSES = (
     "n02691156", "n02419796", "n02131653", "n02834778", "n01503061", "n02924116", "n02958343", "n02402425",
     "n02084071", "n02121808", "n02503517", "n02118333", "n02510455", "n02342885", "n02374451", "n02129165",
@@ -15,4 +29,12 @@ IMAGENET_VID_CLASSES = (
 
 def known_class_names(dataset: str, given=()) -> tuple[str, ...]:
     """The names given, else those that the kind of data set implies; empty where only the data can tell."""
-    return tuple(given) or {"voc": VOC_CLASSES, "imagenet": IMAGENET_VID_CLASSES}.get(dataset, ())
+    return tuple(given) or {"voc": VOC_CLASSES, "coco": COCO_CLASSES, "imagenet": IMAGENET_VID_CLASSES}.get(dataset, ())
+
+
+def published_class_names(num_classes: int) -> tuple[str, ...]:
+    """The names behind weights without names, by their number of classes with the background: 21 is VOC, 81 is COCO, 91
+    is COCO with a class for every category id, as torchvision has it; empty for other numbers."""
+    names = iter(COCO_CLASSES)
+    by_id = tuple(f"unused {i}" if i in COCO_UNUSED_IDS else next(names) for i in range(1, 91))
+    return {21: VOC_CLASSES, 81: COCO_CLASSES, 91: by_id}.get(num_classes, ())

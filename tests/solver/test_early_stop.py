@@ -18,7 +18,9 @@ def run(tiny, monkeypatch, caplog):
         cfg = tiny("TRAIN.MAX_EPOCHS=6", "TRAIN.TRACK_MAP_EVERY=1", "TRAIN.CHECKPOINTS_EPOCHS=6", *overrides)
         solver = Solver(cfg)
         monkeypatch.setattr(
-            solver.scorer, "score", lambda model, phase, step: {"mAP": scores[step // 5 - 1]}  # 5 steps an epoch
+            solver.scorer,
+            "score",
+            lambda model, phase, step: {"mAP": scores[step // 5 - 1]},  # 5 steps an epoch
         )
         caplog.clear()
         logging.getLogger("lib").propagate = True

@@ -7,8 +7,11 @@ import signal
 import pytest
 import torch
 
+from lib.modeling.model_builder import create_model
+from lib.predictor import ObjectDetector
 from lib.solver import checkpoint as ckpt
 from lib.solver import evaluate
+from lib.solver.run import check_same_run, run_content, warn_of_meanings
 from lib.solver.solver import Solver
 from lib.solver.train_state import Stopped
 from lib.solver.writer import read_log
@@ -169,3 +172,21 @@ def test_checkpoints_within_an_epoch_are_off_by_default_and_change_nothing(tiny,
     assert saved == [f"{PREFIX}_epoch_{position}.pth" for position in ("1", "1_iter_2", "1_iter_4", "1")]
     one, two = (ckpt.read_checkpoint(tmp_path / name / f"{PREFIX}_epoch_1.pth") for name in ("off", "on"))
     assert equal(one["model"], two["model"]) and torch.equal(one["rng"]["torch"], two["rng"]["torch"])
+
+
+def test_weights_keep_the_kind_of_scores_that_they_were_trained_for(tiny, tmp_path, caplog):
+    """Softmax scores stay softmax scores, whatever loss taught them; sigmoids are another thing."""
+    names, cfg = ["a", "b", "c"], tiny("MODEL.NUM_CLASSES=4")
+    path = tmp_path / "softmax.pth"
+    ckpt.save_atomically(run_content(cfg, names, model=create_model(cfg).state_dict()), path)
+    content = ckpt.read_checkpoint(path)
+    alike, other = (tiny("MODEL.NUM_CLASSES=4", f"CRITERION.CONF_LOSS={loss}") for loss in ("focal", "sigmoid_focal"))
+    check_same_run(content, path, alike, names)
+    warn_of_meanings(content, path, alike)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    ObjectDetector(alike, path)
+    for use in (lambda: check_same_run(content, path, other, names), lambda: ObjectDetector(other, path)):
+        with pytest.raises(UserError, match="trained with CRITERION.CONF_LOSS multibox, now it is sigmoid_focal"):
+            use()
+    warn_of_meanings(content, path, other)
+    assert "softmax.pth was trained with CRITERION.CONF_LOSS multibox" in caplog.text
