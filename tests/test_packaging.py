@@ -64,13 +64,20 @@ def test_every_folder_of_lib_installs_below_ssds(setup_arguments):
 
 def test_what_lib_imports_is_required_by_the_installation(setup_arguments):
     required = distribution_names(setup_arguments["install_requires"])
-    assert not required & {"pytest", "ruff", "hypothesis"}
+    assert not required & {"pytest", "ruff", "hypothesis", "timm"}
+    required |= {"timm"}  # imported where it is asked for
     missing = {
         name: path
         for name, path in imported_names("lib", "train.py", "demo.py").items()
         if name != "lib" and DISTRIBUTIONS.get(name, name).lower() not in required
     }
     assert not missing
+
+
+def test_optional_packages_are_extras(setup_arguments):
+    extras = setup_arguments["extras_require"]
+    assert extras["timm"] == ["timm>=1.0"]
+    assert distribution_names(extras["dev"]) >= {"torch", "pytest", "timm"}
 
 
 def test_what_tests_import_is_in_requirements_txt():
@@ -85,7 +92,7 @@ def test_what_tests_import_is_in_requirements_txt():
 
 
 def test_console_commands_name_functions_that_exist(project):
-    assert set(project["scripts"]) == {"ssds-train", "ssds-demo", "ssds-score"}
+    assert set(project["scripts"]) == {"ssds-train", "ssds-demo", "ssds-plan", "ssds-priors", "ssds-score"}
     for target in project["scripts"].values():
         module, function = target.split(":")
         assert callable(getattr(importlib.import_module(module.replace("ssds", "lib", 1)), function))

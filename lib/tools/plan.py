@@ -1,0 +1,163 @@
+"""Show what a configuration would build: layers, levels, priors, cost, memory, learning rate, and what does not fit."""
+
+import argparse
+import json
+import logging
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from ..commands import run_command
+from ..config import CommandLineParser, load_config, update_derived
+from ..modeling.model_builder import create_model
+from ..solver.optim import LearningRate, freeze_outside_scope
+from ..utils.errors import UserError
+from ..utils.log import ROOT, setup_logging
+from .plan_facts import Plan, collect_facts
+from .plan_findings import find_problems
+from .plan_text import format_plan
+
+ASSUMED_CLASSES = 21  # those of Pascal VOC
+MARK = "plan of"  # the key of a JSON file by which it is known to be a plan
+PICTURE = "learning_rate.png"
+
+
+def make_plan(cfg, config: str = "", images: int | None = None):
+    """(plan, model, learning rate) of a configuration; `images` is the size of the training set, None if not known.
+
+    What the builders warn about is among the findings.  UserError where no model can be built.
+    """
+    classes_assumed = cfg.MODEL.NUM_CLASSES is None
+    if classes_assumed:
+        cfg.MODEL.NUM_CLASSES = ASSUMED_CLASSES
+        update_derived(cfg)
+    with _warnings_collected() as warnings:
+        model = create_model(cfg)
+    with _warnings_collected():  # a word of the scope without parameters, as published files have some, does no harm
+        freeze_outside_scope(model, cfg.TRAIN.TRAINABLE_SCOPE)
+    plan, rule = collect_facts(cfg, model, config, classes_assumed, images)
+    plan.findings = [*map(_with_advice, warnings), *find_problems(cfg, plan, model)]
+    return plan, model, rule
+
+
+def _with_advice(warning: str) -> str:
+    return f"{warning}; give every list an entry for each level" if "unequal length" in warning else warning
+
+
+@contextmanager
+def _warnings_collected():
+    """The list of the warnings that the package logs meanwhile, which go nowhere else unless an error follows."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger(ROOT)
+    before = logger.handlers[:], logger.propagate
+    logger.handlers[:], logger.propagate = [handler], False
+    try:
+        yield messages
+    except UserError:
+        logger.handlers[:], logger.propagate = before
+        for message in messages:
+            logger.warning(message)
+        raise
+    finally:
+        logger.handlers[:], logger.propagate = before
+
+
+def draw_rate(rule: LearningRate, epochs: int, title: str):
+    """The learning rate over the epochs as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    total = epochs * rule.steps_per_epoch
+    steps = sorted({*range(0, total, max(1, total // 2000)), *range(min(total, rule.ramp + 2)), total - 1})
+    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="learning rate", title=title, xlim=(0, epochs))
+    axes.plot([step / rule.steps_per_epoch for step in steps], [rule.at(step) for step in steps])
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _save_picture(rule: LearningRate, plan: Plan, folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: this folder cannot be made ({error.strerror})") from None
+    path = folder / PICTURE
+    draw_rate(rule, plan.rate.epochs, f"{plan.ssds} on {plan.nets}: learning rate").savefig(path)
+    return path
+
+
+def _check_json_target(path: Path) -> None:
+    """UserError for a file that is there and no plan."""
+    if not path.exists():
+        return
+    try:
+        known = MARK in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"--json {path}: is there already and is no plan; give another name")
+
+
+def _save_json(plan: Plan, path: Path) -> None:
+    facts = asdict(plan)
+    facts = {MARK: facts.pop("config"), **facts}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from None
+
+
+def number(text: str) -> int:
+    """The number of images that --images gives; argparse calls it by the name of this function."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: 1 and more")
+    return value
+
+
+def create_parser() -> CommandLineParser:
+    """The command line of this tool."""
+    parser = CommandLineParser(
+        # Started with -m, argparse would call it plan.py, which is not a command; as ssds-plan it knows better.
+        prog=f"python -m {__package__}.plan" if sys.argv[0].endswith("plan.py") else None,
+        description="Show what a configuration would build: the layers of the base, the levels and their priors, "
+        "parameters and multiply-adds, memory, the learning rate, and what does not fit together. No data is read. "
+        "The exit status is 0 where the model can be built, with findings or without, else 2.",
+        epilog="example: %(prog)s --cfg x.yml MODEL.NETS=mobilenet_v2 'MODEL.FEATURE_LAYER=[[13,17,S],[96,320,256]]'",
+    )
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the run")
+    parser.add_argument("--images", type=number, metavar="N", help="images of the training set, for the learning rate")
+    parser.add_argument("--out", metavar="DIR", help="folder of the learning rate's picture (EXP_DIR/plan)")
+    parser.add_argument("--json", metavar="FILE", help="also write everything to this file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="configuration keys to change")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Entry point: print the plan; returns 0, or 2 after one line about a configuration that cannot be built."""
+
+    def body() -> int:
+        setup_logging()
+        args = create_parser().parse_intermixed_args(argv)
+        if args.json:
+            _check_json_target(Path(args.json))
+        with _warnings_collected() as warnings:
+            cfg = load_config(args.cfg, args.overrides)
+        plan, model, rule = make_plan(cfg, args.cfg, args.images)
+        plan.findings = [*warnings, *plan.findings]
+        picture = _save_picture(rule, plan, Path(args.out or Path(cfg.EXP_DIR) / "plan"))
+        if args.json:
+            _save_json(plan, Path(args.json))
+        print(format_plan(plan, model.backbone, str(picture)))
+        return 0
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

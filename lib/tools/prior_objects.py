@@ -1,0 +1,88 @@
+"""The objects that priors have to cover: those of the training sets, before and after augmentation."""
+
+import logging
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from ..dataset.dataset_factory import create_loader
+from ..dataset.detection import DetectionRecords
+from .prior_layout import Objects
+
+log = logging.getLogger(__name__)
+
+
+class _Blanks(DetectionRecords):
+    """Records whose images are not read."""
+
+    def read(self, index: int) -> np.ndarray:
+        return _blank(self.size(index))
+
+
+def _blank(size) -> np.ndarray:
+    """A black image of `size` (height, width) that takes no memory."""
+    return np.broadcast_to(np.uint8(0), (*size, 3))
+
+
+def plain_objects(records: DetectionRecords) -> Objects:
+    """The objects of the records as a plain resize shows them."""
+    counts = np.diff(records.offsets)
+    boxes = records.boxes / np.repeat(records.sizes[:, [1, 0, 1, 0]], counts, axis=0).astype(np.float32)
+    images = np.repeat(np.arange(len(records)), counts)
+    return _with_area(_to_objects(boxes, records.labels, images, False), "before augmentation")
+
+
+def draw_objects(cfg, records: DetectionRecords, num_images: int) -> tuple[Objects, Objects]:
+    """(the objects in the first `num_images` images that a training shows, those that MIN_BOX_SIZE takes from them).
+
+    Goes through the sampler and the augmentation of training, seed included, but reads no image and draws none: all
+    are of MODEL.IMAGE_SIZE, whatever TRAIN.IMAGE_SIZES says.
+    """
+    blanks = _Blanks(**{field.name: getattr(records, field.name) for field in fields(records)})
+    loader = create_loader(cfg, "train", blanks)
+    dataset, transform = loader.dataset, loader.dataset.transform
+    transform._render = lambda image, choice, output_size: _blank(output_size)
+    smallest, shown, lost = transform.min_box_size, [], []
+    for epoch, index, repeat, _ in _first_items(loader.sampler, num_images):
+        transform.min_box_size = 0.0
+        _, boxes, labels, *_ = dataset.sample(epoch, index, repeat)
+        sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+        if (sides < smallest + 1e-6).any():
+            # Once more with the filter: the random numbers are the same, but an image that would lose everything is not
+            # augmented at all.
+            transform.min_box_size = smallest
+            _, kept, kept_labels, *_ = dataset.sample(epoch, index, repeat)
+            small = np.argsort(sides)[: max(0, len(boxes) - len(kept))]
+            lost.append((boxes[small], labels[small], np.full(len(small), index)))
+            boxes, labels = kept, kept_labels
+        shown.append((boxes, labels, np.full(len(labels), index)))
+    return _with_area(_join(shown), "after augmentation"), _join(lost)
+
+
+def _first_items(sampler, number: int):
+    """So many items of a training from its start; of the last epoch a part that is spread over it."""
+    batches = iter(sampler)
+    while number > 0:
+        epoch = [item for _ in range(len(sampler)) for item in next(batches)]
+        step = -(-len(epoch) // number)
+        yield from epoch[::step]
+        number -= len(epoch)
+
+
+def _join(parts) -> Objects:
+    empty = (np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+    return _to_objects(*(np.concatenate(column) for column in zip(empty, *parts, strict=True)), True)
+
+
+def _to_objects(boxes, labels, images, augmented: bool) -> Objects:
+    boxes, labels = torch.from_numpy(np.ascontiguousarray(boxes, np.float32)), torch.from_numpy(labels)
+    return Objects(boxes, labels, torch.from_numpy(images), torch.full_like(labels, augmented, dtype=torch.bool))
+
+
+def _with_area(objects: Objects, when: str) -> Objects:
+    """The objects that have an area."""
+    good = (objects.shapes() > 0).all(1)
+    if not good.all():
+        log.warning("%d of %d objects %s have no area and are left out", int((~good).sum()), len(good), when)
+    return objects[good]
