@@ -1,81 +1,35 @@
-"""Files in the style of the reference family and of its forks load as they are.
-
-The texts are put together here from the values that those files hold: groups of geometry, one block of training keys.
-"""
+"""Files in the style of the reference family and of its forks load as they are, and mean what ours of that name do."""
 
 import ast
 import logging
+from pathlib import Path
 
 import pytest
+import torch
 
-from lib.config import load_config
+from lib.config import diff_configs, load_config
+from lib.modeling.model_builder import create_model
+from lib.utils.errors import UserError
 
-FINE = """\
-  STEPS: [[8, 8], [16, 16], [32, 32], [64, 64], [100, 100], [300, 300]]
-  SIZES: [[30, 30], [60, 60], [111, 111], [162, 162], [213, 213], [264, 264], [315, 315]]
-  ASPECT_RATIOS: [[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2], [1, 2]]
-"""
-COARSE = """\
-  STEPS: [[16, 16], [32, 32], [64, 64], [100, 100], [150, 150], [300, 300]]
-  SIZES: [[45, 45], [90, 90], [135, 135], [180, 180], [225, 225], [270, 270], [315, 315]]
-  ASPECT_RATIOS: [[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2], [1, 2]]
-"""
-YOLO = """\
-  SIZES: [[416, 416], [416, 416], [416, 416]]
-  ASPECT_RATIOS: [[[0.278,0.216], [0.375,0.475], [0.896,0.783]],
-                  [[0.072,0.146], [0.146,0.108], [0.141,0.286]],
-                  [[0.024,0.031], [0.038,0.072], [0.079,0.055]], ]
-"""
-REST = """
-TRAIN:
-  MAX_EPOCHS: 100
-  CHECKPOINTS_EPOCHS: 1
-  BATCH_SIZE: 32
-  TRAINABLE_SCOPE: 'base,norm,extras,loc,conf'
-  RESUME_SCOPE: 'base,norm,extras,loc,conf'
-  OPTIMIZER:
-    OPTIMIZER: sgd
-    LEARNING_RATE: 0.001
-    MOMENTUM: 0.9
-    WEIGHT_DECAY: 0.0001
-  LR_SCHEDULER:
-    SCHEDULER: SGDR
-    WARM_UP_EPOCHS: 60
+from .figures import FIGURES, LSTM_STEM, measure
+from .published_texts import (
+    COARSE,
+    FINE,
+    LSTM,
+    PUBLISHED,
+    REST,
+    RNN,
+    SMALL_OBJECTS,
+    YOLO,
+    lstm_text,
+    published_text,
+    replaced,
+    scope_of,
+    small_objects_text,
+    text_of,
+)
 
-TEST:
-  BATCH_SIZE: 64
-  TEST_SCOPE: [90, 100]
-
-MATCHER:
-  MATCHED_THRESHOLD: 0.5
-  UNMATCHED_THRESHOLD: 0.5
-  NEGPOS_RATIO: 3
-
-POST_PROCESS:
-  SCORE_THRESHOLD: 0.01
-  IOU_THRESHOLD: 0.6
-  MAX_DETECTIONS: 100
-
-DATASET:
-  DATASET: 'voc'
-  DATASET_DIR: './data/VOCdevkit'
-  TRAIN_SETS: [['2007', 'trainval'], ['2012', 'trainval']]
-  TEST_SETS:  [['2007', 'test']]
-  PROB: 0.6
-
-EXP_DIR: './experiments/models/ssd_voc'
-LOG_DIR: './experiments/models/ssd_voc'
-RESUME_CHECKPOINT: './weights/ssd/ssd_voc.pth'
-PHASE: ['test']
-"""
-RNN = """\
-  RNN:
-    IN_USE: True
-    USE_LSTM_AFTER_EPOCH: 0
-    BACKPROP_STEPS: 5
-    FRAMES_IN_VIDEO: 50
-    BATCH_SIZE: 8
-"""
+FOLDER = Path(__file__).parents[2] / "experiments" / "cfgs"
 
 MODELS = [
     ("ssd", "vgg16", 300, "[[22, 34, 'S', 'S', '', ''], [512, 1024, 512, 256, 256, 256]]", FINE),
@@ -94,11 +48,6 @@ MODELS = [
     ("ssd_lite_RNN", "mobilenet_v2_cut", 300, "[[13, 15, 'S'], [96, 320, 512]]",
      COARSE + RNN + "  BASE_STRUCTURE: [1,2,3,4,3,1,1]\n  DEPTH_MULTIPLIER: 1\n"),
 ]  # fmt: skip
-
-
-def text_of(ssds, nets, size, layers, geometry, rest=REST):
-    head = f"MODEL:\n  SSDS: {ssds}\n  NETS: {nets}\n  IMAGE_SIZE: [{size}, {size}]\n  NUM_CLASSES: 21\n"
-    return f"{head}  FEATURE_LAYER: {layers}\n{geometry}{rest}"
 
 
 @pytest.fixture
@@ -189,3 +138,61 @@ TRAIN_MODE: ['mixup']
     for name in ("LOSS", "TEACHER_MODEL", "WEIGHT_CONVERT", "PRETRAINED", "TRAIN_MODE", "DATASET.DATACLASSES"):
         assert name in message
     assert "TRAIN.EVAL_EPOCHS (see TRAIN.TRACK_MAP_EVERY)" in message
+
+
+# Where files of ours may differ: the words that mean all parts may be left out; weights, folders and phases are ours.
+OURS = {"TRAIN.TRAINABLE_SCOPE", "TRAIN.RESUME_SCOPE", "RESUME_CHECKPOINT", "EXP_DIR", "LOG_DIR", "PHASE"}
+
+
+def words_of(scope, ssds):
+    return set((scope or scope_of(ssds)).split(","))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ours_is_the_published_file(load, caplog, name):
+    published, ours = load(published_text(name)), load_config(FOLDER / f"{name}.yml")
+    assert {key for key, *_ in diff_configs(published, ours)} <= OURS
+    ssds = ours.MODEL.SSDS
+    assert words_of(ours.TRAIN.TRAINABLE_SCOPE, ssds) == words_of(published.TRAIN.TRAINABLE_SCOPE, ssds)
+    assert measure(published) == FIGURES[name]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", SMALL_OBJECTS)
+def test_ours_is_the_small_object_forks_file(load, caplog, name):
+    published, ours = load(small_objects_text(SMALL_OBJECTS[name])), load_config(FOLDER / f"small_objects/{name}.yml")
+    assert {key for key, *_ in diff_configs(published, ours)} <= OURS
+    ssds = ours.MODEL.SSDS
+    assert words_of(ours.TRAIN.RESUME_SCOPE, ssds) == words_of(published.TRAIN.RESUME_SCOPE, ssds)
+    assert measure(published) == FIGURES[name]
+    assert not caplog.records
+
+
+def test_the_small_object_forks_file_that_cannot_run_is_told_why(load):
+    row = ["ssd_lite_dual", "mobilenet_v1_S1L0", "300", "11,13,E,S,S,P", "512,1536,512,256,256,128",
+           "8,16,32,64,100,300", "10,45,90,135,180,225,270", "5+1", "24", ".001", "100/0", "base"]  # fmt: skip
+    cfg = load(small_objects_text(row))
+    with torch.device("meta"), pytest.raises(UserError, match=r"entry 1 \(13\): 1536 channels .* give 1024"):
+        create_model(cfg)
+
+
+def test_the_small_object_forks_phases_are_read_as_visualize(load, caplog):
+    for word in ("visualize_results", "custom_visualize"):
+        text = replaced(published_text("ssd_lite_mobilenetv1_coco"), ("PHASE: ['test']", f"PHASE: ['{word}']"))
+        assert load(text).PHASE == ["visualize"]
+    assert [record.getMessage().partition("PHASE: ")[2] for record in caplog.records] == [
+        "'visualize_results' is read as 'visualize'",
+        "'custom_visualize' is read as 'visualize'",
+    ]
+
+
+@pytest.mark.parametrize("suffix", LSTM)
+def test_ours_is_the_lstm_forks_file(load, caplog, suffix):
+    """Levels that were never built, for want of a list of ratios or of a token, are left out of ours."""
+    name = LSTM_STEM + suffix
+    published, ours = load(lstm_text(*LSTM[suffix])), load_config(FOLDER / f"lstm/{name}.yml")
+    assert not caplog.records
+    cut = {"MODEL.ASPECT_RATIOS"} if "prune" in suffix else {"MODEL.FEATURE_LAYER"} if suffix == "expand" else set()
+    assert {key for key, *_ in diff_configs(published, ours)} <= OURS | cut
+    assert measure(published) == FIGURES[name]
+    assert [record.getMessage() for record in caplog.records if "of unequal length" not in record.getMessage()] == []
