@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..utils.errors import UserError
 from .loader import KEYS
-from .schema import DERIVED, IMPLIED
+from .schema import ALIKE, DERIVED, IMPLIED
 from .yaml_text import write_value
 
 TITLE = "# Effective configuration"
@@ -45,6 +45,12 @@ def diff_configs(old: dict, new) -> list[tuple]:
     defaults = {name: _plain(key.default) for name, key in KEYS.items()} | IMPLIED
     pairs = [(name, old.get(name, defaults.get(name)), new.get(name, defaults.get(name))) for name in names]
     return [(name, a, b) for name, a, b in pairs if a != b and name not in DERIVED]
+
+
+def diff_meanings(old: dict, new, keys) -> list[tuple]:
+    """The differences in `keys`, as in `diff_configs`, that change what weights trained under `old` mean."""
+    changed = [(key, a, b) for key, a, b in diff_configs(old, new) if key in keys]
+    return [(key, a, b) for key, a, b in changed if not {str(a), str(b)} <= set(ALIKE.get(key, ()))]
 
 
 def dump_config(cfg) -> str:

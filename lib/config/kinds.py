@@ -211,11 +211,13 @@ def _read_levels(node: Node, key: Key) -> list:
     return [_read_entry(item) for item in list_items(node, "levels")]
 
 
-def _read_entry(node: Node) -> int | float | str | list:
+def _read_entry(node: Node) -> int | float | str | list | None:
     if isinstance(node.value, dict):
         raise Mistake(f"expected a number, a token or a list, not {node.show()}", node.line)
     if isinstance(node.value, list):
         return [_read_entry(item) for item in node.value]
+    if node.value and node.is_null:
+        return None
     is_number = NUMBER.fullmatch(node.value) or NOT_FINITE.fullmatch(node.value)
     return _number(node, "a number") if is_number and not node.quoted else node.value
 

@@ -10,7 +10,8 @@ from easydict import EasyDict
 
 from ..utils.errors import UserError
 from .kinds import Mistake, list_items, read_value
-from .schema import DERIVED, GENTLE_RATE, IGNORED, IMAGENET_COLORS, OLD_WORDS, RECIPE, SCHEMA, Key
+from .schema import DERIVED, GENTLE_RATE, IGNORED, OLD_WORDS, RECIPE, SCHEMA, Key
+from .weight_colors import expected_colors
 from .yaml_text import Node, at_line, parse_yaml, read_text
 
 logger = logging.getLogger(__name__)
@@ -188,8 +189,8 @@ class _Merged:
         """
         values, pretrained = self.values, self.values["MODEL.PRETRAINED"]
         if pretrained:
-            colors = {name: value for name, value in IMAGENET_COLORS.items() if name not in self.given}
-            values.update(copy.deepcopy(colors))
+            colors = expected_colors(values["MODEL.NETS"], pretrained)
+            values.update(copy.deepcopy({name: value for name, value in colors.items() if name not in self.given}))
         if values["MODEL.STEM_ACTIVATION"] == "auto":
             as_torchvision = pretrained and values["MODEL.NETS"].startswith("mobilenet_v2")
             values["MODEL.STEM_ACTIVATION"] = "relu6" if as_torchvision else "relu"

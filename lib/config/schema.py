@@ -36,14 +36,19 @@ class Key:
 PHASES = ("train", "eval", "test", "visualize")
 
 MODEL = {
-    "NETS": Key("vgg16", "str", "Name of the base network, one of those registered in lib/modeling/nets."),
+    "NETS": Key(
+        "vgg16",
+        "str",
+        "Name of the base network: one of those registered in lib/modeling/nets, or timm/NAME for one of the package "
+        "timm that returns feature maps.",
+    ),
     "SSDS": Key("ssd", "str", "Name of the detector variant, one of those registered in lib/modeling/ssds."),
     "PRETRAINED": Key(
         "",
         "str",
-        "Weights of the base, read when a training starts fresh: '' is none, imagenet is torchvision's, else a .pth "
-        "file or its http(s) address.  DATASET.COLOR_ORDER, PIXEL_MEANS and PIXEL_STDS follow torchvision then, where "
-        "they are not given.",
+        "Weights of the base, read when a training starts fresh: '' is none, imagenet is torchvision's (timm's for its "
+        "networks), else a .pth file, for Darknet also a .weights one, or its http(s) address.  DATASET.COLOR_ORDER, "
+        "PIXEL_MEANS and PIXEL_STDS follow the weights then, where they are not given.",
     ),
     "STEM_ACTIVATION": Key(
         "auto",
@@ -71,15 +76,16 @@ MODEL = {
         "levels?",
         "[tokens, channels]: for each level a layer of the base (its index, or '/16' for the last one of that stride) "
         "or a token ('S' halves the map by a strided layer, '' shrinks it by an unpadded one), and its channels (null: "
-        "what the layer has); null takes the usual levels of the variant and base.  lib.tools.plan shows what comes of "
-        "it.",
+        "what the layer has).  fssd takes two such pairs, of the maps it fuses and of its pyramid; yolo, instead of "
+        "each token and number, a list of them.  null takes the usual levels of the variant and base.  lib.tools.plan "
+        "shows what comes of it.",
     ),
     "STEPS": Key([], "levels", "Pitch of the priors in pixels, [h, w] for each level; empty means 1 / map size."),
     "SIZES": Key(
         [0.2, 0.95],
         "levels",
-        "Prior sizes: [h, w] in pixels for each level and one more at the end, or two fractions [smallest, largest] "
-        "spread evenly over the levels.",
+        "Prior sizes: [h, w] in pixels for each level and, if the last one has the ratio 1, one more at the end, or "
+        "two fractions [smallest, largest] spread evenly over the levels.",
     ),
     "ASPECT_RATIOS": Key(
         None,
@@ -91,14 +97,16 @@ MODEL = {
     "SOURCE_NORM": Key(
         "l2",
         "choice",
-        "What the first source of ssd, ssd_lite and the dual-path variants goes through: l2 scales every cell to a "
-        "learnt length, batch is a batch norm.",
+        "What the first source of ssd, ssd_lite, dssd, tdm and the dual-path variants goes through: l2 scales every "
+        "cell to a learnt length, batch is a batch norm.",
         ("l2", "batch", "none"),
     ),
     "NORM_IN_TRUNK": Key(
         False, "bool", "The base goes on from the first source as SOURCE_NORM leaves it, not from the map before."
     ),
-    "EXTRAS_ACTIVATION": Key("relu", "choice", "What follows every extra layer of ssd and ssd_lite.", ("relu", "none")),
+    "EXTRAS_ACTIVATION": Key(
+        "relu", "choice", "What follows every extra layer of ssd, ssd_lite, dssd and tdm.", ("relu", "none")
+    ),
     "RFB_BLOCK": Key(
         "family",
         "choice",
@@ -296,6 +304,39 @@ MATCHER = {
     "VARIANCE": Key([0.1, 0.2], "floats", "Scale of the encoded centre and size offsets.", above=0, lengths=(2,)),
 }
 
+CRITERION = {
+    "CONF_LOSS": Key(
+        "multibox",
+        "choice",
+        "Classification loss: multibox is cross entropy over the positives and the hardest negatives, focal counts "
+        "every prior by how wrong it is, sigmoid_focal does so for each class alone, as in RetinaNet, and makes scores "
+        "sigmoids.",
+        ("multibox", "focal", "sigmoid_focal"),
+    ),
+    "FOCAL_ALPHA": Key(
+        0.25,
+        "float",
+        "Weight of objects in the focal losses; that of the background is 1 - FOCAL_ALPHA.",
+        minimum=0,
+        maximum=1,
+    ),
+    "FOCAL_GAMMA": Key(
+        2.0,
+        "float",
+        "How much less the focal losses count a prior that is nearly right; 0 counts all alike.",
+        minimum=0,
+    ),
+    "BOX_LOSS": Key(
+        "smooth_l1",
+        "choice",
+        "Loss of the boxes: smooth_l1 of the encoded offsets; giou, diou or ciou, overlaps of the boxes with the "
+        "objects.",
+        ("smooth_l1", "giou", "diou", "ciou"),
+    ),
+    "BOX_WEIGHT": Key(1.0, "float", "Weight of the loss of the boxes.", above=0),
+    "NEGATIVE_WEIGHT": Key(1.0, "float", "Weight of each hard negative of multibox.", above=0),
+}
+
 POST_PROCESS = {
     "NUM_CLASSES": Key(None, "int?", "Derived: MODEL.NUM_CLASSES."),
     "BACKGROUND_LABEL": Key(0, "int", "Derived: MATCHER.BACKGROUND_LABEL."),
@@ -433,6 +474,7 @@ SCHEMA = {
     "TRAIN": TRAIN,
     "TEST": TEST,
     "MATCHER": MATCHER,
+    "CRITERION": CRITERION,
     "POST_PROCESS": POST_PROCESS,
     "DATASET": DATASET,
     "ROOT_DIR": Key("", "str", "Accepted for old files; relative paths start at the working folder."),
@@ -440,7 +482,13 @@ SCHEMA = {
         "./experiments/models", "str", "Folder of the run: checkpoints, effective configuration, logs, results."
     ),
     "LOG_DIR": Key("", "str", "Folder of the TensorBoard files; '' is EXP_DIR."),
-    "RESUME_CHECKPOINT": Key("", "str", "Weights to start from, where EXP_DIR holds no run."),
+    "RESUME_CHECKPOINT": Key(
+        "",
+        "str",
+        "Weights to start from, where EXP_DIR holds no run: of this trainer, of the reference family, or of a system "
+        "in experiments/cfgs/imported.  Classes are taken over by name; DATASET.COLOR_ORDER, PIXEL_MEANS and "
+        "PIXEL_STDS follow the weights, where they are not given.",
+    ),
     "CHECKPOINTS_PREFIX": Key(None, "str?", "Derived: SSDS_NETS_DATASET, the stem of the checkpoint names."),
     "PHASE": Key(["train", "eval", "test"], "choices", "Phases to run, each once, in the order given.", PHASES),
     "SEED": Key(0, "int", "Seed of initial weights, order of images and augmentation.", minimum=0),
@@ -474,7 +522,7 @@ DERIVED = {
     "POST_PROCESS.NUM_CLASSES": lambda cfg: cfg.MODEL.NUM_CLASSES,
     "POST_PROCESS.BACKGROUND_LABEL": lambda cfg: cfg.MATCHER.BACKGROUND_LABEL,
     "POST_PROCESS.VARIANCE": lambda cfg: cfg.MATCHER.VARIANCE,
-    "CHECKPOINTS_PREFIX": lambda cfg: f"{cfg.MODEL.SSDS}_{cfg.MODEL.NETS}_{cfg.DATASET.DATASET}",
+    "CHECKPOINTS_PREFIX": lambda cfg: f"{cfg.MODEL.SSDS}_{cfg.MODEL.NETS}_{cfg.DATASET.DATASET}".replace("/", "_"),
 }
 """Keys computed from others after everything is merged, as in the reference family; a YAML value is overruled."""
 
@@ -495,8 +543,12 @@ WIRING_KEYS = (
     "MODEL.RFB_BLOCK",
     "MODEL.ALIGN_CORNERS",
     "MODEL.HEAD",
+    "CRITERION.CONF_LOSS",
 )
 """The same for the rest of a detector."""
+
+ALIKE = {"CRITERION.CONF_LOSS": ("multibox", "focal")}
+"""Values of those keys among which a change means nothing to trained weights: the scores of both are a softmax."""
 
 IMPLIED = {"MODEL.STEM_ACTIVATION": "relu"}
 """What a stored configuration means that lacks the key, because it is older than the key, where that is not its
@@ -510,10 +562,10 @@ IGNORED = {
     "TRAIN_MODE": "mixup",
     "DEVICE_ID": "see DEVICE",
     "TEACHER_MODEL": "distillation",
-    "LOSS": "focal loss",
+    "LOSS": "see CRITERION.CONF_LOSS",
     "WEIGHT_CONVERT": "classes of other weights",
     "MODEL.ACTIVATION": "another activation",
-    "TRAIN.CRITERION": "focal loss",
+    "TRAIN.CRITERION": "see CRITERION.CONF_LOSS",
     "TRAIN.EVAL_EPOCHS": "see TRAIN.TRACK_MAP_EVERY",
     "TRAIN.LR_SCHEDULER.T_0": "see TRAIN.LR_SCHEDULER.RESTART_EPOCHS",
     "TRAIN.LR_SCHEDULER.T_MULT": "see TRAIN.LR_SCHEDULER.RESTART_FACTOR",
