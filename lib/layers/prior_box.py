@@ -24,13 +24,13 @@ def build_priors(image_size, map_sizes, aspect_ratios, sizes, steps=(), clip=Tru
     `level_scales`); `steps` are [h, w] pixels for each level, empty for 1 / map size.  With `clip`, centre and size
     are clamped to [0, 1].
     """
-    scales = level_scales(sizes, len(map_sizes), image_size)
+    cells = build_cells(image_size, map_sizes, aspect_ratios, sizes)
     levels = []
     for k, (rows, columns) in enumerate(map_sizes):
         step_y, step_x = _pair(steps[k], image_size) if len(steps) else (1 / rows, 1 / columns)
         y = torch.arange(rows, dtype=torch.float64) * step_y + step_y / 2
         x = torch.arange(columns, dtype=torch.float64) * step_x + step_x / 2
-        boxes = torch.tensor(_cell_boxes(scales[k], scales[k + 1], aspect_ratios[k]), dtype=torch.float64)
+        boxes = torch.tensor(cells[k], dtype=torch.float64)
         centres = torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)], -1)
         shape = (rows, columns, len(boxes), 2)
         level = torch.cat([centres[:, :, None].expand(shape), boxes.expand(shape)], -1)
@@ -39,27 +39,38 @@ def build_priors(image_size, map_sizes, aspect_ratios, sizes, steps=(), clip=Tru
     return (priors.clamp(0, 1) if clip else priors).float()
 
 
-def level_scales(sizes, num_levels: int, image_size) -> list[float]:
-    """Side of the square prior of each level as a part of the image, and one more for the last level's larger square.
+def build_cells(image_size, map_sizes, aspect_ratios, sizes) -> list[list[tuple[float, float]]]:
+    """(width, height) of the priors of one cell of each level, as parts of the image; arguments as `build_priors`."""
+    scales = level_scales(sizes, map_sizes, image_size)
+    return [
+        list(itertools.chain.from_iterable(_ratio_boxes(scale, next_scale, ratio) for ratio in ratios))
+        for (scale, next_scale), ratios in zip(scales, aspect_ratios, strict=True)
+    ]
 
-    [a, b] spreads the fractions a to b evenly over the levels and ends with 1; a list of [h, w] pixels is divided
-    by the image size, the smaller of the two quotients counting, and ends with its last if there is none for the end.
+
+def level_scales(sizes, map_sizes, image_size) -> list[tuple[float, float]]:
+    """For each level the side of its square prior as a part of the image, and that of the next level, which gives the
+    larger square.
+
+    [a, b] spreads the fractions a to b evenly over the levels, from the finest map to the coarsest, and ends with 1; a
+    list of [h, w] pixels is divided by the image size, the smaller of the two quotients counting, and ends with its
+    last if there is none for the end.
     """
+    count = len(map_sizes)
     if isinstance(sizes[0], (list, tuple)):
-        scales = [min(_pair(size, image_size)) for size in sizes[: num_levels + 1]]
-        return scales if len(scales) > num_levels else [*scales, scales[-1]]
+        scales = [min(_pair(size, image_size)) for size in sizes[: count + 1]]
+        scales = scales if len(scales) > count else [*scales, scales[-1]]
+        return list(itertools.pairwise(scales))
     low, high = sizes
-    return [low + (high - low) * k / max(num_levels - 1, 1) for k in range(num_levels)] + [1.0]
+    scales = [low + (high - low) * k / max(count - 1, 1) for k in range(count)] + [1.0]
+    finest_first = sorted(range(count), key=lambda level: -math.prod(map_sizes[level]))
+    of_level = dict(zip(finest_first, itertools.pairwise(scales), strict=True))
+    return [of_level[level] for level in range(count)]
 
 
 def _pair(value, image_size) -> tuple[float, float]:
     """(height, width) in pixels as parts of the image."""
     return value[0] / image_size[0], value[1] / image_size[1]
-
-
-def _cell_boxes(scale: float, next_scale: float, ratios) -> list[tuple[float, float]]:
-    """Width and height of every prior of one cell."""
-    return list(itertools.chain.from_iterable(_ratio_boxes(scale, next_scale, ratio) for ratio in ratios))
 
 
 def _ratio_boxes(scale: float, next_scale: float, ratio) -> list[tuple[float, float]]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from ..layers.prior_box import build_priors, num_boxes_per_cell
+from ..layers.prior_box import build_cells
 from ..modeling.complexity import (
     count_macs,
     count_parameters,
@@ -14,8 +14,12 @@ from ..modeling.complexity import (
 )
 from ..modeling.nets.backbone import Backbone, layer_of
 from ..modeling.ssds.detector import SSD
+from ..modeling.ssds.dual_path import usual_dual
 from ..modeling.ssds.feature_layer import usual_levels
 from ..modeling.ssds.fpn import usual_pyramid
+from ..modeling.ssds.fssd import usual_fssd
+from ..modeling.ssds.rfb import usual_rfb, usual_rfb_lite
+from ..modeling.ssds.yolo import usual_yolo_v2, usual_yolo_v3
 from ..solver.optim import LearningRate, hold_frozen_norms
 from .plan_words import NORM, layer_in_words, levels_of, token_in_words, variant_in_words
 
@@ -29,7 +33,10 @@ LOSS_COPIES = 3  # of the logits: themselves, their logarithmic softmax, its gra
 
 USUAL = {
     **dict.fromkeys(("ssd", "ssd_lite", "ssd_lite_RNN", "dssd", "tdm"), usual_levels),
+    **dict.fromkeys(("ssd_dual", "ssd_lite_dual"), usual_dual),
+    **dict.fromkeys(("fssd", "fssd_lite"), usual_fssd),
     **dict.fromkeys(("fpn", "bifpn"), usual_pyramid),
+    **{"rfb": usual_rfb, "rfb_lite": usual_rfb_lite, "yolo_v2": usual_yolo_v2, "yolo_v3": usual_yolo_v3},
 }
 """What a variant takes for a FEATURE_LAYER that is null, where that can be written down."""
 
@@ -149,8 +156,10 @@ def _feature_layer(cfg, model: SSD) -> list | None:
         return cfg.MODEL.FEATURE_LAYER
     if cfg.MODEL.SSDS not in USUAL:
         return None
-    count = len(model.neck.channels)
-    return [part[:count] for part in USUAL[cfg.MODEL.SSDS](model.backbone, cfg.MODEL.IMAGE_SIZE)]
+    count, usual = len(model.neck.channels), USUAL[cfg.MODEL.SSDS](model.backbone, cfg.MODEL.IMAGE_SIZE)
+    if variant_in_words(cfg.MODEL.SSDS).levels == "pyramid":
+        return [usual[0], [part[:count] for part in usual[1]]]
+    return [part[:count] for part in usual]
 
 
 def _layers(backbone: Backbone, size) -> list[LayerFacts]:
@@ -166,7 +175,7 @@ def _layers(backbone: Backbone, size) -> list[LayerFacts]:
 def _levels(cfg, model: SSD, feature_layer) -> list[LevelFacts]:
     height, width = cfg.MODEL.IMAGE_SIZE
     sources = source_fields(model, (height, width))
-    priors = cell_priors(cfg, len(sources))
+    priors = cell_priors(cfg, [seen.cells for seen in sources])
     levels = []
     for index, (seen, boxes) in enumerate(zip(sources, priors, strict=True)):
         token, source = _source(cfg, model, feature_layer, index)
@@ -182,14 +191,11 @@ def _levels(cfg, model: SSD, feature_layer) -> list[LevelFacts]:
     return levels
 
 
-def cell_priors(cfg, num_levels: int) -> list[list[tuple[float, float]]]:
+def cell_priors(cfg, map_sizes) -> list[list[tuple[float, float]]]:
     """(width, height) in pixels of the priors of a cell of each level, before CLIP."""
     height, width = cfg.MODEL.IMAGE_SIZE
-    ratios = level_ratios(cfg, num_levels)
-    boxes = build_priors((height, width), [(1, 1)] * num_levels, ratios, cfg.MODEL.SIZES, (), False)
-    sizes = [(round(w * width, 3), round(h * height, 3)) for _, _, w, h in boxes.tolist()]
-    counts = [num_boxes_per_cell(entry) for entry in ratios]
-    return [sizes[sum(counts[:k]) : sum(counts[: k + 1])] for k in range(num_levels)]
+    cells = build_cells((height, width), map_sizes, level_ratios(cfg, len(map_sizes)), cfg.MODEL.SIZES)
+    return [[(round(w * width, 3), round(h * height, 3)) for w, h in boxes] for boxes in cells]
 
 
 def level_ratios(cfg, num_levels: int) -> list[list]:

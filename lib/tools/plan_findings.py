@@ -79,7 +79,8 @@ def _own_pitch(level: LevelFacts, size, axis: int) -> float:
 
 def _sizes(cfg, levels: list[LevelFacts]) -> list[str]:
     sizes, size, count = cfg.MODEL.SIZES, cfg.MODEL.IMAGE_SIZE, len(levels)
-    found, areas = [], [_mean_side(boxes) for boxes in cell_priors(cfg, count)]
+    maps = [level.map for level in levels]
+    found, areas = [], [_mean_side(boxes) for boxes in cell_priors(cfg, maps)]
     for k in range(1, count):
         fine, coarse = (k - 1, k) if math.prod(levels[k - 1].map) >= math.prod(levels[k].map) else (k, k - 1)
         if areas[coarse] < areas[fine] * 0.99:
@@ -87,7 +88,7 @@ def _sizes(cfg, levels: list[LevelFacts]) -> list[str]:
                 f"MODEL.SIZES: level {coarse}, the coarser one, has smaller priors (about {_px(areas[coarse])} px) "
                 f"than level {fine} (about {_px(areas[fine])} px); give sizes that grow with the cells"
             )
-    scales = level_scales(sizes, count, size)[:count]
+    scales = [scale for scale, _ in level_scales(sizes, maps, size)]
     large = [k for k, scale in enumerate(scales) if scale > 1]
     if large:
         found.append(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layers.box import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
-from ..layers.prior_box import build_priors, num_boxes_per_cell
+from ..layers.prior_box import build_cells, build_priors, num_boxes_per_cell
 
 CHUNK = 10_000
 """Objects whose overlaps are computed at a time."""
@@ -50,8 +50,9 @@ class Layout:
 
     def shapes(self) -> Tensor:
         """The boxes of one cell of every level, one after another [S, 2]."""
-        cells = [(1, 1)] * len(self.map_sizes)
-        return build_priors(self.image_size, cells, self.ratios, self.sizes, (), self.clip)[:, 2:]
+        cells = build_cells(self.image_size, self.map_sizes, self.ratios, self.sizes)
+        shapes = torch.tensor([shape for boxes in cells for shape in boxes])
+        return shapes.clamp(0, 1) if self.clip else shapes
 
     def even_step(self, level: int) -> list[float]:
         """[h, w] pixels that spread the centres of a level evenly over the image."""

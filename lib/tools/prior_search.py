@@ -177,8 +177,8 @@ def _start_pairs(given: Layout, counts, objects: Objects, ranges, seed: int) -> 
         levels.append(torch.cat([centres, squares[: n - len(centres)]]))
     scales = [float(level.prod(1).sqrt().log().mean().exp()) for level in levels]
     sizes = [*(_as_pixels(scale, given) for scale in scales), list(given.image_size)]
-    exact = level_scales(sizes, len(levels), given.image_size)
-    pairs = [[_rounded(shape / scale) for shape in level] for level, scale in zip(levels, exact, strict=False)]
+    exact = level_scales(sizes, given.map_sizes, given.image_size)
+    pairs = [[_rounded(shape / scale) for shape in level] for level, (scale, _) in zip(levels, exact, strict=True)]
     return replace(given, ratios=pairs, sizes=sizes)
 
 

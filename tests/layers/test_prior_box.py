@@ -66,3 +66,12 @@ def test_fractions_spread_over_the_levels():
 def test_boxes_per_cell():
     assert num_boxes_per_cell([1, 2, 3]) == 6
     assert num_boxes_per_cell([[0.1, 0.2]] * 5) == 5
+
+
+def test_fractions_grow_with_the_cells_whatever_the_order_of_the_levels():
+    """Detectors that go from coarse to fine maps get the same priors, level by level."""
+    maps, ratios = [(8, 8), (4, 4), (2, 2)], [[1, 2], [1, 3], [1]]
+    fine_first = build_priors((64, 64), maps, ratios, [0.2, 0.8]).split([8 * 8 * 4, 4 * 4 * 4, 2 * 2 * 2])
+    coarse_first = build_priors((64, 64), maps[::-1], ratios[::-1], [0.2, 0.8])
+    assert torch.equal(coarse_first, torch.cat(fine_first[::-1]))
+    assert fine_first[0][0, 2] == pytest.approx(0.2) and fine_first[2][1, 2] == pytest.approx(0.8**0.5)

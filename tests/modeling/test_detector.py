@@ -165,6 +165,16 @@ BAD = [
     (["MODEL.FEATURE_LAYER=[[S],[512]]"], "first entry must be a layer of the base"),
     (["MODEL.FEATURE_LAYER=[[S,34],[512,1024]]"], "layers of the base come first"),
     (["MODEL.FEATURE_LAYER=[22,34]"], "two lists"),
+    (["MODEL.FEATURE_LAYER=[]"], "expected [tokens, channels], two lists, got []"),
+    (["MODEL.SSDS=fpn", "MODEL.FEATURE_LAYER=[]"], "expected [tokens, channels], two lists, got []"),
+    (
+        [
+            "MODEL.NETS=mobilenet_v1_025",
+            "MODEL.FEATURE_LAYER=[['12.2',13,S],[null,256,128]]",
+            "MODEL.NORM_IN_TRUNK=true",
+        ],
+        "MODEL.NORM_IN_TRUNK: the first source, '12.2', lies inside a layer",
+    ),
     (["MODEL.FEATURE_LAYER=[[22,34],[512,0]]"], "positive number"),
     (["MODEL.STEPS=[[8,8],[16,16]]"], "MODEL.STEPS has 2 entries, the model 6 levels"),
     (["MODEL.SIZES=[[30,30],[60,60]]"], "MODEL.SIZES has 2 entries"),

@@ -182,8 +182,10 @@ def test_places_and_strides_are_explained(plan_of):
     assert plan.levels[3].source.startswith("extra level behind the base")
 
 
-def test_usual_levels_are_spelled_out_and_mean_the_same(plan_of):
-    free = ["MODEL.ASPECT_RATIOS=null", "MODEL.STEPS=[]", "MODEL.SIZES=[0.2,0.9]"]
+@pytest.mark.parametrize("variant", SSDS.names())
+def test_usual_levels_are_spelled_out_and_mean_the_same(plan_of, variant):
+    free = [f"MODEL.SSDS={variant}", "MODEL.ASPECT_RATIOS=null", "MODEL.STEPS=[]", "MODEL.SIZES=[0.2,0.9]"]
+    free += ["MODEL.NETS=mobilenet_v1_S1L0"] if "dual" in variant else []
     usual = plan_of("MODEL.FEATURE_LAYER=null", *free)
     written = plan_of(f"MODEL.FEATURE_LAYER={usual.feature_layer}", *free)
     assert not usual.feature_layer_given and written.feature_layer_given

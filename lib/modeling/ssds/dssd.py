@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from ...layers.blocks import conv_bn
 from ..nets.backbone import Backbone
-from .feature_layer import Level, parse_levels, usual_levels
+from .feature_layer import Level, build_levels
 from .neck import SSDS, NeckSpec
 from .ssd import TOKENS, SSDNeck, plain_extras
 
@@ -66,9 +66,7 @@ class DSSDNeck(SSDNeck):
 @SSDS.register("dssd")
 def build_dssd(backbone: Backbone, spec: NeckSpec) -> DSSDNeck:
     """FEATURE_LAYER describes the levels of the SSD beneath; every level ends with `spec.width` channels."""
-    levels = parse_levels(
-        spec.feature_layer or usual_levels(backbone, spec.image_size), spec.num_ratios, backbone, TOKENS
-    )
+    levels = build_levels(spec, backbone, TOKENS)
     return DSSDNeck(levels, plain_extras(levels, backbone), spec)
 
 

@@ -11,7 +11,7 @@ import re
 
 from ...utils.errors import UserError
 from ..nets.backbone import NETS, Backbone, layer_of
-from .feature_layer import Level, parse_levels, parse_pair, usual_levels
+from .feature_layer import Level, build_levels, parse_pair, usual_levels
 from .neck import SSDS, NeckSpec
 from .ssd import LITE_TOKENS, TOKENS, SSDNeck, plain_extras, separable_extras
 
@@ -34,8 +34,7 @@ def _build(backbone: Backbone, spec: NeckSpec, tokens, build_extras, layers_per_
     split_at = _first_unstrided(backbone)
     if spec.feature_layer is not None:
         _check_concatenation(spec.feature_layer, backbone)
-    feature_layer = _usual(backbone, spec.image_size) if spec.feature_layer is None else spec.feature_layer
-    levels = parse_levels(feature_layer, spec.num_ratios, backbone, tokens)
+    levels = build_levels(spec, backbone, tokens, usual_dual)
     last = _last_layer(levels)
     if last < split_at:
         raise UserError(f"{KEY}: the paths part behind layer {split_at}, so the last tap cannot be layer {last}")
@@ -77,7 +76,7 @@ def _check_concatenation(feature_layer, backbone: Backbone) -> None:
         )
 
 
-def _usual(backbone: Backbone, image_size) -> list:
+def usual_dual(backbone: Backbone, image_size) -> list:
     """The usual levels of the plain network, which is what the coarse path is where one stride was lost."""
     if len(backbone.unstrided) == 1 and tuple(image_size) == (300, 300) and backbone.usual_levels is not None:
         return backbone.usual_levels

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ...utils.errors import UserError
 from ..nets.backbone import Backbone, Tap, layer_of
+from .neck import NeckSpec
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,15 @@ class Level(NamedTuple):
     def is_tap(self) -> bool:
         """Whether the level is an output of the base network."""
         return self.tap is not None
+
+
+def build_levels(spec: NeckSpec, backbone: Backbone, tokens: Collection[str], usual=None) -> list[Level]:
+    """The levels that a variant is asked for or, where the choice is its own, those of usual(backbone, image size), by
+    default `usual_levels`.  Arguments and errors as `parse_levels`."""
+    layers = spec.feature_layer
+    if layers is None:
+        layers = (usual or usual_levels)(backbone, spec.image_size)
+    return parse_levels(layers, spec.num_ratios, backbone, tokens)
 
 
 def parse_levels(

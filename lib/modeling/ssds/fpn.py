@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from ...layers.blocks import conv_bn
 from ..nets.backbone import Backbone
-from .feature_layer import Level, parse_levels
+from .feature_layer import Level, build_levels
 from .neck import SSDS, Neck, NeckSpec
 
 FINEST_STRIDE, COARSEST_STRIDE = 8, 128  # P3 and P7 of RetinaNet
@@ -53,8 +53,7 @@ def build_fpn(backbone: Backbone, spec: NeckSpec) -> FPNNeck:
 
 def pyramid_levels(backbone: Backbone, spec: NeckSpec) -> list[Level]:
     """The levels of a pyramid: layers of the base, then 'S'."""
-    layers = spec.feature_layer or usual_pyramid(backbone, spec.image_size)
-    return parse_levels(layers, spec.num_ratios, backbone, ("S",))
+    return build_levels(spec, backbone, ("S",), usual_pyramid)
 
 
 def usual_pyramid(backbone: Backbone, image_size) -> list[list]:

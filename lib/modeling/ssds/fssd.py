@@ -95,7 +95,7 @@ def build_fssd_lite(backbone: Backbone, spec: NeckSpec) -> FSSDNeck:
 
 def _parse(spec: NeckSpec, backbone: Backbone, tokens) -> tuple[list[Level], list[tuple[str, int]]]:
     """(fused maps, levels of the pyramid) of FEATURE_LAYER or, where it is not given, the usual ones."""
-    feature_layer = _usual(backbone, spec.image_size) if spec.feature_layer is None else spec.feature_layer
+    feature_layer = usual_fssd(backbone, spec.image_size) if spec.feature_layer is None else spec.feature_layer
     try:
         fusion, pyramid = map(parse_pair, _two(feature_layer))
     except UserError as error:
@@ -121,7 +121,7 @@ def _two(value) -> list:
     return list(parse_pair(value))
 
 
-def _usual(backbone: Backbone, image_size) -> list:
+def usual_fssd(backbone: Backbone, image_size) -> list:
     """FEATURE_LAYER for a base: the last layers of its strides from 8 up, two at least, strided levels until three
     maps are fused; a pyramid down to a map of one cell, on 300x300 with the two unpadded levels of the paper."""
     info = backbone.feature_info

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ...layers.rfb_blocks import MIN_CHANNELS, BasicConv, rfb, rfb_a, rfb_a_lite, rfb_lite
 from ...utils.errors import UserError
 from ..nets.backbone import Backbone, Tap
-from .feature_layer import Level, parse_levels, usual_levels
+from .feature_layer import Level, build_levels, usual_levels
 from .neck import SSDS, Neck, NeckSpec
 from .ssd import TOKENS, extra_levels
 
@@ -50,7 +50,8 @@ class RFBNeck(Neck):
 @SSDS.register("rfb")
 def build_rfb(backbone: Backbone, spec: NeckSpec) -> RFBNeck:
     """A block on every tap; extra level: a block of stride 2 ('RBF'), or a 1x1 and the convolution of its token."""
-    levels = _levels(backbone, spec, num_blocks=2)
+    levels = build_levels(spec, backbone, RFB_TOKENS, usual_rfb)
+    _check_block_inputs(levels, backbone)
     paper = spec.rfb_block == "paper"
     first, *later = (level for level in levels if level.is_tap)
     for level in later:
@@ -67,24 +68,28 @@ def build_rfb(backbone: Backbone, spec: NeckSpec) -> RFBNeck:
 @SSDS.register("rfb_lite")
 def build_rfb_lite(backbone: Backbone, spec: NeckSpec) -> RFBNeck:
     """A block on the first tap alone; extra levels as in `rfb`, with lighter blocks."""
-    levels = _levels(backbone, spec, num_blocks=1)
+    levels = build_levels(spec, backbone, RFB_TOKENS, usual_rfb_lite)
+    _check_block_inputs(levels, backbone)
     depthwise = spec.rfb_block == "paper"
     extras = _extra_layers(levels, backbone, lambda width, channels: rfb_lite(width, channels, 2, depthwise))
     return RFBNeck(levels, rfb_a_lite(levels[0].channels, depthwise), extras)
 
 
-def _levels(backbone: Backbone, spec: NeckSpec, num_blocks: int) -> list[Level]:
-    """The levels given, or the usual ones with blocks in the first `num_blocks` extra levels."""
-    feature_layer = spec.feature_layer
-    if feature_layer is None:
-        tokens, channels = usual_levels(backbone, spec.image_size)
-        first = sum(isinstance(token, int) for token in tokens)
-        blocks = range(first, first + num_blocks)
-        tokens = ["RBF" if i in blocks and token == "S" else token for i, token in enumerate(tokens)]
-        feature_layer = [tokens, channels]
-    levels = parse_levels(feature_layer, spec.num_ratios, backbone, RFB_TOKENS)
-    _check_block_inputs(levels, backbone)
-    return levels
+def usual_rfb(backbone: Backbone, image_size) -> list[list]:
+    """FEATURE_LAYER of `rfb` for a base: the usual levels, the first two behind the base by blocks."""
+    return _with_blocks(backbone, image_size, 2)
+
+
+def usual_rfb_lite(backbone: Backbone, image_size) -> list[list]:
+    """The same for `rfb_lite`, which has one such level."""
+    return _with_blocks(backbone, image_size, 1)
+
+
+def _with_blocks(backbone: Backbone, image_size, num_blocks: int) -> list[list]:
+    tokens, channels = usual_levels(backbone, image_size)
+    first = sum(isinstance(token, int) for token in tokens)
+    blocks = range(first, first + num_blocks)
+    return [["RBF" if i in blocks and token == "S" else token for i, token in enumerate(tokens)], channels]
 
 
 def _check_block_inputs(levels: list[Level], backbone: Backbone) -> None:

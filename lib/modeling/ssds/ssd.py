@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from ...layers.blocks import separable_conv
 from ...layers.normalize import L2Norm
+from ...utils.errors import UserError
 from ..nets.backbone import Backbone, Tap
-from .feature_layer import Level, parse_levels, usual_levels
+from .feature_layer import Level, build_levels
 from .neck import SSDS, Neck, NeckSpec
 
 # Kernel, stride and padding of the last convolution of an extra level.
@@ -30,6 +31,11 @@ class SSDNeck(Neck):
         self.taps = [level.tap for level in levels if level.is_tap]
         self.channels = [level.channels for level in levels]
         self.norm = NORMS[spec.source_norm](levels[0].channels)
+        if spec.norm_in_trunk and not isinstance(self.taps[0], int):
+            raise UserError(
+                f"MODEL.NORM_IN_TRUNK: the first source, {levels[0].token!r}, lies inside a layer, where no norm can "
+                "be put in; give a whole layer"
+            )
         self.norm_in_trunk = spec.norm_in_trunk
         self.extras = nn.ModuleList(extras)
         self.layers_per_level = layers_per_level
@@ -53,18 +59,14 @@ class SSDNeck(Neck):
 @SSDS.register("ssd")
 def build_ssd(backbone: Backbone, spec: NeckSpec) -> SSDNeck:
     """Extra level: 1x1 to half the channels, then 3x3; plain convolutions with bias."""
-    levels = parse_levels(
-        spec.feature_layer or usual_levels(backbone, spec.image_size), spec.num_ratios, backbone, TOKENS
-    )
+    levels = build_levels(spec, backbone, TOKENS)
     return SSDNeck(levels, plain_extras(levels, backbone), 2, spec)
 
 
 @SSDS.register("ssd_lite")
 def build_ssd_lite(backbone: Backbone, spec: NeckSpec) -> SSDNeck:
     """Extra level: one separable block."""
-    levels = parse_levels(
-        spec.feature_layer or usual_levels(backbone, spec.image_size), spec.num_ratios, backbone, LITE_TOKENS
-    )
+    levels = build_levels(spec, backbone, LITE_TOKENS)
     return SSDNeck(levels, separable_extras(levels, backbone), 1, spec)
 
 

@@ -102,32 +102,36 @@ class YOLONeck(Neck):
 @SSDS.register("yolo_v2")
 def build_yolo_v2(backbone: Backbone, spec: NeckSpec) -> YOLONeck:
     """Routers keep the map of the chain and stack the finer cells into its channels."""
-    feature_layer = spec.feature_layer
-    if feature_layer is None:
-        (fine,) = _usual_routes(backbone, 1)
-        feature_layer = [[["", "", fine, ""]], [[1024, 1024, 64, 1024]]]
 
     def route(layer: Layer, channels: int, ratio: int, tap_channels: int) -> tuple[Router, int]:
         router = SpaceToDepth(conv_bn(tap_channels, layer.channels, 1, activation=LEAKY), ratio)
         return router, channels + ratio * ratio * layer.channels
 
-    return _build(backbone, _parse(feature_layer, spec.num_ratios, backbone), route, keeps_stride=True)
+    return _build(backbone, _levels(spec, backbone, usual_yolo_v2), route, keeps_stride=True)
 
 
 @SSDS.register("yolo_v3")
 def build_yolo_v3(backbone: Backbone, spec: NeckSpec) -> YOLONeck:
     """Routers resize the chain to the map of the base, from which the next level is made."""
-    feature_layer = spec.feature_layer
-    if feature_layer is None:
-        middle, fine = _usual_routes(backbone, 2)
-        tokens = [["B", "B", "B"], [middle, "B", "B", "B"], [fine, "B", "B", "B"]]
-        feature_layer = [tokens, [[1024, 1024, 1024], [256, 512, 512, 512], [128, 256, 256, 256]]]
 
     def route(layer: Layer, channels: int, ratio: int, tap_channels: int) -> tuple[Router, int]:
         conv = conv_bn(channels, layer.channels, 1, activation=LEAKY)
         return Upsample(conv, ratio, spec.align_corners), layer.channels + tap_channels
 
-    return _build(backbone, _parse(feature_layer, spec.num_ratios, backbone), route, keeps_stride=False)
+    return _build(backbone, _levels(spec, backbone, usual_yolo_v3), route, keeps_stride=False)
+
+
+def usual_yolo_v2(backbone: Backbone, image_size) -> list:
+    """FEATURE_LAYER of `yolo_v2` for a base: one level, which its second coarsest stride joins."""
+    (fine,) = _usual_routes(backbone, 1)
+    return [[["", "", fine, ""]], [[1024, 1024, 64, 1024]]]
+
+
+def usual_yolo_v3(backbone: Backbone, image_size) -> list:
+    """FEATURE_LAYER of `yolo_v3` for a base: a level for each of its three coarsest strides."""
+    middle, fine = _usual_routes(backbone, 2)
+    tokens = [["B", "B", "B"], [middle, "B", "B", "B"], [fine, "B", "B", "B"]]
+    return [tokens, [[1024, 1024, 1024], [256, 512, 512, 512], [128, 256, 256, 256]]]
 
 
 def _usual_routes(backbone: Backbone, count: int) -> list[int]:
@@ -168,8 +172,9 @@ def _convolutions(in_channels: int, layer: Layer) -> ConvLayer:
     return ConvLayer(first + conv_bn(narrow, layer.channels, 3, activation=LEAKY))
 
 
-def _parse(feature_layer, num_ratios: int | None, backbone: Backbone) -> list[list[Layer]]:
+def _levels(spec: NeckSpec, backbone: Backbone, usual) -> list[list[Layer]]:
     """The layers of each level; every list is cut to the shortest that belongs to it, as the reference does."""
+    feature_layer = usual(backbone, spec.image_size) if spec.feature_layer is None else spec.feature_layer
     names, widths = parse_pair(feature_layer, KEY)
     if not all(isinstance(part, (list, tuple)) and part for part in [*names, *widths]):
         raise UserError(
@@ -178,7 +183,7 @@ def _parse(feature_layer, num_ratios: int | None, backbone: Backbone) -> list[li
         )
     levels = [
         list(_parse_level(f"{KEY}: level {number}", tokens, channels, backbone))
-        for number, (tokens, channels) in enumerate(cut_to_shortest(names, widths, num_ratios, KEY))
+        for number, (tokens, channels) in enumerate(cut_to_shortest(names, widths, spec.num_ratios, KEY))
     ]
     if not levels:
         raise UserError(f"{KEY}: there must be a level at least")
