@@ -57,6 +57,7 @@ class ObjectDetector:
         self.dtype = resolve_precision(cfg.MODEL.PRECISION, self.device, training=False)
         self.model = create_model(cfg)
         ckpt.copy_weights(self.model, content, checkpoint, "", self.class_names).require_complete()
+        ckpt.check_wiring(content, checkpoint, cfg)
         self.model.to(self.device, memory_format=torch.channels_last).eval()
         self.transform = create_transforms(cfg, train=False)
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)

@@ -3,6 +3,7 @@
 import re
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from lib.modeling.model_builder import create_criterion, create_model
 from lib.modeling.nets import NETS
 from lib.modeling.ssds import SSDS
 from lib.solver.task import DetectionTask
+from lib.tools.plan import make_plan
+from lib.tools.plan_text import format_plan
 from lib.utils.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +80,10 @@ def test_the_data_set_is_read_and_checked(csv_folder, caplog):
     assert records.num_objects_per_class().tolist() == [2, 2]
     assert records.target(0).labels.tolist() == [1, 2] and records.target(2).labels.tolist() == []
     assert "1 box empty" in caplog.text
+    for line in ("a.png,10,10,cat", "a.png,10,ten,40,50,cat", "a.png"):
+        (csv_folder / "odd.csv").write_text(f"a.png,10,10,40,50,cat\n{line}\n")
+        with pytest.raises(UserError, match=r"odd\.csv:2: expected image,x1,y1,x2,y2,class, got "):
+            create_records(build(csv_folder, CONFIGS[0], overrides=["DATASET.TRAIN_SETS=odd"]), "train")
     with pytest.raises(UserError, match=r"TRAIN_SETS: .*none\.csv: no such file"):
         create_records(build(csv_folder, CONFIGS[0], overrides=["DATASET.TRAIN_SETS=none"]), "train")
 
@@ -113,3 +120,18 @@ def test_the_base_emits_what_it_says():
         outputs, _ = net(torch.empty(1, 3, 64, 128))
     for output, info in zip(outputs[:-1], net.feature_info, strict=True):
         assert list(output.shape[1:]) == [info.channels, 64 // info.stride, 128 // info.stride]
+
+
+def test_the_plan_says_nothing_untrue_of_the_variant(tmp_path):
+    """NECK_WIDTH is read by it, and how it reads FEATURE_LAYER is its own affair."""
+
+    @SSDS.register("nested")
+    def build_nested(backbone, spec):
+        return SSDS.get("top_down")(backbone, replace(spec, feature_layer=spec.feature_layer[0][0]))
+
+    overrides = ["MODEL.IMAGE_SIZE=128", "MODEL.NUM_CLASSES=3"]
+    layers = "MODEL.FEATURE_LAYER=[[[[2,3,4,S],[64,128,128,64]]],[]]"
+    for words in ([], ["MODEL.SSDS=nested", layers]):
+        plan, model, _ = make_plan(build(tmp_path, CONFIGS[2], overrides=[*overrides, *words]))
+        assert not any("NECK_WIDTH" in finding for finding in plan.findings)
+        assert f"LEVELS  {len(model.neck.channels)}, " in format_plan(plan, model.backbone)

@@ -6,6 +6,13 @@ import math
 import torch
 from torch import Tensor
 
+USUAL_RATIOS = (1, 2, 3)
+
+
+def level_ratios(aspect_ratios, num_levels: int) -> list[list]:
+    """The aspect ratios of each of so many levels: USUAL_RATIOS on all of them where `aspect_ratios` is None."""
+    return [list(USUAL_RATIOS)] * num_levels if aspect_ratios is None else list(aspect_ratios[:num_levels])
+
 
 def num_boxes_per_cell(ratios) -> int:
     """Priors that a level with these aspect ratios puts on every cell of its map.

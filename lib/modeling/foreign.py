@@ -32,7 +32,8 @@ class System:
 
     marks: beginnings of names that all occur in its files.  names: beginnings of its names -> the family's, the longest
     that fits counting; names without one have no counterpart.  inputs: configuration keys -> the values its weights
-    were trained with, in levels of 0 to 255.  finish: what remains to be done to the translated tensors.
+    were trained with, in levels of 0 to 255.  finish: what remains to be done to the translated tensors.  wiring:
+    configuration keys of which its network has other values than the defaults, without its tensors showing it.
     """
 
     title: str
@@ -40,6 +41,7 @@ class System:
     names: Mapping[str, str]
     inputs: Mapping[str, object] = field(default_factory=dict)
     finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    wiring: Mapping[str, object] = field(default_factory=dict)
 
 
 def recognise(names: Iterable[str]) -> System | None:
@@ -158,6 +160,7 @@ SYSTEMS = (
         },
         IMAGENET_COLORS,
         _flat_norm,
+        {"MODEL.NORM_IN_TRUNK": True},
     ),
     System(
         "ruinmessi/RFBNet (VGG)",
@@ -181,12 +184,14 @@ SYSTEMS = (
             **QFGAOHAO_HEADS,
         },
         VGG_COLORS,
+        wiring={"MODEL.SOURCE_NORM": "batch"},
     ),
     System(
         "qfgaohao/pytorch-ssd mb1-ssd",
         ("base_net.0.0", "base_net.1.0", "classification_headers"),
         {**_blocks("base_net", 14), **_pairs("extras.{}.{}", 0), **QFGAOHAO_HEADS},
         _colors("RGB", [127.0] * 3, [128.0] * 3),
+        wiring={"MODEL.SOURCE_NORM": "none"},
     ),
     System(
         "qfgaohao/pytorch-ssd mb2-ssd-lite",
@@ -201,6 +206,7 @@ SYSTEMS = (
         },
         _colors("RGB", [127.0] * 3, [128.0] * 3),
         _with_expansion,
+        {"MODEL.SOURCE_NORM": "none", "MODEL.EXTRAS_ACTIVATION": "none"},
     ),
 )
 """The detectors whose files are known."""

@@ -9,7 +9,7 @@ from ..layers.focal_loss import FocalLoss
 from ..layers.matcher import Matcher
 from ..layers.multibox_loss import MultiBoxLoss
 from ..layers.postprocess import PostProcess
-from ..layers.prior_box import build_priors, num_boxes_per_cell
+from ..layers.prior_box import build_priors, level_ratios, num_boxes_per_cell
 from ..utils.errors import UserError
 from ..utils.timm_models import is_timm
 from .initialize import initialize_weights
@@ -38,7 +38,7 @@ def create_model(cfg) -> SSD:
     neck = create_neck(cfg, backbone, None if ratios is None else len(ratios))
     backbone.emit(neck.taps, neck.split_at)
     num_levels = len(neck.channels)
-    ratios = [[1, 2, 3]] * num_levels if ratios is None else ratios[:num_levels]
+    ratios = level_ratios(ratios, num_levels)
     _check_counts(model, num_levels, has_larger_square=1 in ratios[-1])
     kind = neck.head if model.HEAD == "auto" else model.HEAD
     head = build_head(kind, neck.channels, [num_boxes_per_cell(r) for r in ratios], model.NUM_CLASSES)

@@ -1,6 +1,7 @@
 """Fills the base network of a fresh run from MODEL.PRETRAINED."""
 
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +80,7 @@ def _find_file(source: str, net: str) -> Path:
         return fetch(IMAGENET_WEIGHTS[net].url)
     if is_url(source):
         return fetch(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # pathlib's raises an error for an unknown user
     if not path.exists() and path.suffix == "":
         kinds = "a .pth or .weights file" if net in DARKNETS else "a .pth file"
         raise UserError(f"'{source}' is no file; allowed: imagenet, {kinds}, or its http(s) address")

@@ -1,7 +1,7 @@
 """Checkpoints: the full state of a run, and weights from other files.
 
-Files hold plain tensors and data and are read with weights_only=True, so that opening one never runs code.  They are
-written beside their final name and moved there, so that a crash leaves the old file or the new one, never a part.
+Those written here hold plain tensors and data; opening any file never runs code from it.  They are written beside
+their final name and moved there, so that a crash leaves the old file or the new one, never a part.
 """
 
 import copy
@@ -19,9 +19,9 @@ from torch import nn
 
 from ..config.effective import flatten_config
 from ..config.loader import KEYS
-from ..config.schema import IMAGENET_COLORS
+from ..config.schema import ALIKE, IMAGENET_COLORS
 from ..config.weight_colors import expected_colors
-from ..modeling.foreign import FAMILY_PREFIXES, System, recognise, translate
+from ..modeling.foreign import FAMILY, FAMILY_PREFIXES, System, recognise, translate
 from ..utils.errors import UserError, nearest
 from .checkpoint_reader import is_run_checkpoint, read_checkpoint
 from .class_transfer import ClassMatch, fit_head
@@ -29,6 +29,9 @@ from .class_transfer import ClassMatch, fit_head
 logger = logging.getLogger(__name__)
 
 BEST = "best.pth"
+
+FOREIGN_WIRING = ("MODEL.SOURCE_NORM", "MODEL.NORM_IN_TRUNK", "MODEL.EXTRAS_ACTIVATION", "CRITERION.CONF_LOSS")
+"""Keys that the tensors of a published system rely on without showing it."""
 
 INPUTS = tuple(IMAGENET_COLORS)
 """The keys that say what images look like to the network."""
@@ -131,10 +134,9 @@ def inputs_of(content: dict) -> dict:
 def adopt_inputs(cfg, content: dict, path) -> None:
     """Set INPUTS of `cfg` to what the weights of a file expect, unless somebody gave them other values: colour order,
     means and deviations belong together, so that one given value keeps all three."""
-    expected, now = inputs_of(content), flatten_config(cfg)
-    usual = {key: KEYS[key].default for key in INPUTS}
-    if cfg.MODEL.PRETRAINED:
-        usual = expected_colors(cfg.MODEL.NETS, cfg.MODEL.PRETRAINED)
+    now, defaults = flatten_config(cfg), {key: KEYS[key].default for key in INPUTS}
+    expected = defaults if system_of(content) is FAMILY else inputs_of(content)
+    usual = expected_colors(cfg.MODEL.NETS, cfg.MODEL.PRETRAINED) if cfg.MODEL.PRETRAINED else defaults
     changed = [key for key, value in expected.items() if now[key] != value]
     if not changed or any(now[key] != usual.get(key) for key in changed):
         return
@@ -142,6 +144,27 @@ def adopt_inputs(cfg, content: dict, path) -> None:
         section, name = key.split(".")
         cfg[section][name] = copy.deepcopy(expected[key])
     logger.info("%s, as the weights of %s expect", _listed({key: expected[key] for key in changed}), path)
+
+
+def miswired(cfg, content: dict) -> list[tuple]:
+    """(key, value that the weights need, value of `cfg`) where the network of `cfg` is not that of the published system
+    that a file comes from, though every tensor may fit."""
+    system = system_of(content)
+    if system is None:
+        return []
+    keys = ("CRITERION.CONF_LOSS",) if system is FAMILY else FOREIGN_WIRING
+    needed, now = {key: KEYS[key].default for key in keys} | dict(system.wiring), flatten_config(cfg)
+    changed = [(key, value, now[key]) for key, value in needed.items() if now[key] != value]
+    return [(key, old, new) for key, old, new in changed if not {str(old), str(new)} <= set(ALIKE.get(key, ()))]
+
+
+def check_wiring(content: dict, path, cfg) -> None:
+    """Refuse to show results of a published network that is wired otherwise than its weights were trained."""
+    for key, old, new in miswired(cfg, content):
+        raise UserError(
+            f"{path}: {system_of(content).title} has {key} {old}, here it is {new}; give {key} that value, or start "
+            "from the system's file in experiments/cfgs/imported"
+        )
 
 
 def warn_of_inputs(cfg, content: dict, path) -> None:
@@ -201,10 +224,11 @@ def copy_weights(model: nn.Module, content: dict, path, scope: str = "", class_n
     report = LoadReport(str(path), system.title if system else "", inputs_of(content))
     stored = content.get("class_names") if is_run_checkpoint(content) else None
     fit = fit_head(model, state, stored, class_names)
-    report.unexpected = [name for name in state if name not in model.state_dict()]
-    report.classes, report.grown, report.hint = fit.match, fit.grown, fit.hint
+    own = model.state_dict()
+    report.unexpected = [name for name in state if name not in own]
+    report.hint = fit.hint
     state |= fit.tensors
-    for name, tensor in model.state_dict().items():
+    for name, tensor in own.items():
         optional = name.endswith("num_batches_tracked")  # absent from files older than torch 0.4.1
         if not in_scope(name, prefixes):
             report.out_of_scope.append(name)
@@ -219,6 +243,8 @@ def copy_weights(model: nn.Module, content: dict, path, scope: str = "", class_n
             report.loaded.append(name)
     if not report.loaded:
         raise UserError(f"{path}: no tensor of the file fits the model ({report})")
+    if not fit.tensors.keys().isdisjoint(report.loaded):  # else they lie outside the scope
+        report.classes, report.grown = fit.match, fit.grown
     return report
 
 

@@ -23,7 +23,7 @@ def read_checkpoint(path, quiet: bool = False) -> dict:
 
     Of a foreign file that holds pickled objects beside its tensors the tensors are read, with a warning unless `quiet`.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if path.is_dir():
         raise UserError(f"{path}: is a folder, not a checkpoint file")
     if not path.is_file():

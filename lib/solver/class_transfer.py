@@ -124,12 +124,10 @@ def fit_head(model: nn.Module, state: dict[str, Tensor], stored: Sequence[str] |
 
 def _take(place: str, state, own, boxes: tuple[int, int], rows) -> dict[str, Tensor]:
     """Weight and bias of a predictor with rows of the file in them, where it reads as many channels in both."""
+    if state[f"{place}.weight"].shape[1:] != own[f"{place}.weight"].shape[1:]:
+        return {}
     names = [name for name in (f"{place}.weight", f"{place}.bias") if name in state]
-    return {
-        name: take_rows(state[name], own[name], boxes, rows)
-        for name in names
-        if state[name].shape[1:] == own[name].shape[1:]
-    }
+    return {name: take_rows(state[name], own[name], boxes, rows) for name in names}
 
 
 class _Level(NamedTuple):

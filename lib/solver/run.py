@@ -149,11 +149,9 @@ def warn_of_meanings(content: dict, path, cfg) -> None:
             logger.warning("%s was trained with %s %s, now it is %s: that has to be learnt anew", path, key, old, new)
     else:
         ckpt.warn_of_inputs(cfg, content, path)
-        if ckpt.system_of(content) is not None and cfg.CRITERION.CONF_LOSS == "sigmoid_focal":
-            logger.warning(
-                "%s holds scores that share a softmax, CRITERION.CONF_LOSS sigmoid_focal takes each alone: that has to "
-                "be learnt anew", path,
-            )  # fmt: skip
+        scope = {word.strip().partition(".")[0] for word in cfg.TRAIN.RESUME_SCOPE.split(",") if word.strip()}
+        for key, old, new in [] if scope and scope <= {"base", "backbone"} else ckpt.miswired(cfg, content):
+            logger.warning("%s was trained with %s %s, here it is %s: that has to be learnt anew", path, key, old, new)
 
 
 def _names(names) -> str:

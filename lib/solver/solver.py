@@ -302,6 +302,7 @@ class Solver:
         if ckpt.is_run_checkpoint(content):
             check_same_run(content, path, self.cfg, self.class_names)
         ckpt.copy_weights(self.model, content, path, "", self.class_names).require_complete()
+        ckpt.check_wiring(content, path, self.cfg)
         ckpt.warn_of_inputs(self.cfg, content, path)
         epoch = ckpt.epoch_of(path)
         return content.get("position", {"epoch": epoch, "step": epoch})

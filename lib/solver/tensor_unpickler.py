@@ -5,12 +5,11 @@ pickle can name whatever it likes: it gets the few functions that rebuild tensor
 does nothing.
 """
 
+import mmap
 import pickle
 import tarfile
 import warnings
-import zipfile
 from collections import OrderedDict
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -90,10 +89,10 @@ def load_tensors(path) -> tuple[object, list[str]]:
     """
     if tarfile.is_tarfile(path):
         raise pickle.UnpicklingError("an archive of the first versions of torch")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(Path(name).name == "constants.pkl" for name in archive.namelist()):
-                raise pickle.UnpicklingError("a program of TorchScript")
+    # Looked for in the bytes: torch and zipfile can be made to find different names in the same archive.
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b"constants.pkl") >= 0:
+            raise pickle.UnpicklingError("a program of TorchScript")
     left_out: dict[str, type[Placeholder]] = {}
 
     class TensorUnpickler(pickle.Unpickler):
@@ -102,8 +101,8 @@ def load_tensors(path) -> tuple[object, list[str]]:
         def find_class(self, module, name):
             if (module, name) in ADMITTED:
                 return ADMITTED[module, name]
-            if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-                return getattr(torch, name)
+            if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+                return vars(torch)[name]
             title = f"{module}.{name}"
             if title not in left_out:
                 left_out[title] = type("Placeholder", (Placeholder,), {"stands_for": title})
@@ -116,7 +115,8 @@ def load_tensors(path) -> tuple[object, list[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch finds odd about a pickle
         # Not weights_only: its unpickler cannot be given placeholders, so that of this module takes its place.
-        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=pickles)
+        # latin1: in files of Python 2 the bytes of a NumPy number are text, which is seldom valid UTF-8.
+        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=pickles, encoding="latin1")
     return content, list(left_out)
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from ..layers.prior_box import build_cells
+from ..layers.prior_box import build_cells, level_ratios
 from ..modeling.complexity import (
     count_macs,
     count_parameters,
@@ -194,13 +194,10 @@ def _levels(cfg, model: SSD, feature_layer) -> list[LevelFacts]:
 def cell_priors(cfg, map_sizes) -> list[list[tuple[float, float]]]:
     """(width, height) in pixels of the priors of a cell of each level, before CLIP."""
     height, width = cfg.MODEL.IMAGE_SIZE
-    cells = build_cells((height, width), map_sizes, level_ratios(cfg, len(map_sizes)), cfg.MODEL.SIZES)
+    cells = build_cells(
+        (height, width), map_sizes, level_ratios(cfg.MODEL.ASPECT_RATIOS, len(map_sizes)), cfg.MODEL.SIZES
+    )
     return [[(round(w * width, 3), round(h * height, 3)) for w, h in boxes] for boxes in cells]
-
-
-def level_ratios(cfg, num_levels: int) -> list[list]:
-    """ASPECT_RATIOS of each level, or what it is if null."""
-    return cfg.MODEL.ASPECT_RATIOS[:num_levels] if cfg.MODEL.ASPECT_RATIOS else [[1, 2, 3]] * num_levels
 
 
 def _source(cfg, model: SSD, feature_layer, index: int) -> tuple[object, str]:
@@ -208,8 +205,9 @@ def _source(cfg, model: SSD, feature_layer, index: int) -> tuple[object, str]:
     variant, taps = variant_in_words(cfg.MODEL.SSDS), model.neck.taps
     through = variant.later_through if index else variant.first_through
     through = SOURCE_NORMS[cfg.MODEL.SOURCE_NORM] if through == NORM else through
-    if feature_layer is not None:
-        token = levels_of(feature_layer, variant)[index]
+    entries = [] if feature_layer is None else levels_of(feature_layer, variant)
+    if index < len(entries):  # a variant that nobody has described may read the key in its own way
+        token = entries[index]
         return token, token_in_words(token, variant, model.backbone, through)
     if variant.levels == "tokens" and index < len(taps):
         return None, token_in_words(taps[index], variant, model.backbone, through)

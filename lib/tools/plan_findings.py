@@ -3,10 +3,11 @@
 import math
 
 from ..config.schema import MODEL
-from ..layers.prior_box import level_scales
+from ..layers.prior_box import level_ratios, level_scales
 from ..modeling.complexity import trains_on_one_image, unused_parameters
 from ..modeling.ssds.detector import SSD
-from .plan_facts import LevelFacts, Plan, cell_priors, level_ratios
+from .plan_facts import LevelFacts, Plan, cell_priors
+from .plan_words import VARIANTS
 
 PITCH_TOLERANCE = 0.12  # by which STEPS may differ from the pitch of the cells
 LEAST_COVERED = 0.85  # of the image, by the cells that STEPS lays out
@@ -21,7 +22,7 @@ NECKS_OF = {
     "NORM_IN_TRUNK": ("ssd", "ssd_lite", "ssd_lite_RNN", "ssd_dual", "ssd_lite_dual", "dssd", "tdm"),
     "EXTRAS_ACTIVATION": ("ssd", "ssd_lite", "ssd_lite_RNN", "ssd_dual", "ssd_lite_dual", "dssd", "tdm"),
 }
-"""Keys of MODEL that only some variants read."""
+"""Keys of MODEL that only some variants read; of variants that VARIANTS does not describe nothing is known."""
 
 BASES_OF = {"BASE_STRUCTURE": "mobilenet_v2_cut", "DEPTH_MULTIPLIER": "mobilenet_v2_cut"}
 """Keys of MODEL that only one base reads."""
@@ -120,7 +121,7 @@ def _visible(levels: list[LevelFacts], size) -> list[str]:
 
 def _ratios(cfg, levels: list[LevelFacts]) -> list[str]:
     height, width = cfg.MODEL.IMAGE_SIZE
-    ratios = level_ratios(cfg, len(levels))
+    ratios = level_ratios(cfg.MODEL.ASPECT_RATIOS, len(levels))
     plain = {k: list(entry) for k, entry in enumerate(ratios) if not isinstance(entry[0], (list, tuple))}
     found = []
     without = [k for k, entry in plain.items() if 1 not in entry]
@@ -167,7 +168,7 @@ def _single_cells(cfg, levels: list[LevelFacts], model: SSD) -> list[str]:
 def _unread_keys(cfg, plan: Plan) -> list[str]:
     found = []
     for key, variants in NECKS_OF.items():
-        if cfg.MODEL[key] != MODEL[key].default and plan.ssds not in variants:
+        if cfg.MODEL[key] != MODEL[key].default and plan.ssds in VARIANTS and plan.ssds not in variants:
             found.append(f"MODEL.{key}: not read by {plan.ssds}, only by {', '.join(variants)}; leave it out")
     for key, base in BASES_OF.items():
         if cfg.MODEL[key] != MODEL[key].default and plan.nets != base:

@@ -18,6 +18,7 @@ from ..commands import run_command
 from ..config import CommandLineParser, load_config
 from ..config.yaml_text import write_value
 from ..dataset.dataset_factory import check_num_classes, create_records
+from ..layers.prior_box import level_ratios
 from ..modeling.complexity import source_fields
 from ..modeling.model_builder import create_model
 from ..utils.errors import UserError
@@ -51,11 +52,10 @@ def read_layout(cfg) -> Layout:
     with torch.device("meta"):
         detector = create_model(cfg)
     sources = source_fields(detector, size)
-    ratios = model.ASPECT_RATIOS or [[1, 2, 3]] * len(sources)
     layout = Layout(
         size,
         tuple(source.cells for source in sources),
-        ratios[: len(sources)],
+        level_ratios(model.ASPECT_RATIOS, len(sources)),
         model.SIZES,
         model.STEPS[: len(sources)],
         model.CLIP,

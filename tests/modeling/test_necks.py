@@ -440,6 +440,11 @@ def test_lists_are_cut_to_the_shortest_with_a_warning(caplog, variant, layers, c
     assert all(part in record for part in expected)
 
 
+def test_an_extra_level_may_have_a_single_channel():
+    model = build_on_shapes("ssd", "mobilenet_v1_025", "MODEL.FEATURE_LAYER=[[13,S,S],[null,1,8]]")
+    assert model.neck.channels == [256, 1, 8] and all(parameter.numel() for parameter in model.parameters())
+
+
 def test_levels_follow_the_number_of_aspect_ratios(caplog):
     ratios = "MODEL.ASPECT_RATIOS=[[1],[1],[1]]"
     assert len(build_on_shapes("fssd", "mobilenet_v1_025", ratios).neck.channels) == 3

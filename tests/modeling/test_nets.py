@@ -166,6 +166,17 @@ def test_taps_are_not_changed_by_later_layers():
     assert torch.equal(early, x) and (late >= 0).all()
 
 
+@pytest.mark.parametrize("name, tap", [("vgg16", 0), ("mobilenet_v2", (1, 1)), ("mobilenet_v2", (1, 4))])
+def test_taps_before_an_activation_in_place_are_the_maps_before_it(name, tap):
+    net = NETS.get(name)().eval()
+    net.emit([tap])
+    chain = net.layers[:1] if isinstance(tap, int) else [net.layers[0], net.layers[1].conv[: tap[1] + 1]]
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        found, wanted = net(images)[0][0], torch.nn.Sequential(*chain)(images)
+    assert (found < 0).any() and torch.equal(found, wanted)
+
+
 def test_unknown_name_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'mobilenet_v2'"):
         NETS.get("mobilnet_v2")

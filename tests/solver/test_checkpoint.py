@@ -114,6 +114,15 @@ def test_bad_files_are_one_clear_line(build, tmp_path, name, expected):
     assert expected in str(error.value) and name.split(".")[0] in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    ckpt.save_atomically({"x": 1}, tmp_path / "w.pth")
+    assert ckpt.read_checkpoint("~/w.pth") == {"x": 1}
+    with pytest.raises(UserError, match="no such checkpoint"):
+        ckpt.read_checkpoint("~nobody-of-that-name/w.pth")
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.pth"
     ckpt.save_atomically({"x": 1}, path)

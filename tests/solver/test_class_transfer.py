@@ -86,6 +86,16 @@ def test_the_scope_holds_for_classes_too():
     report = copy_weights(model, run_file(build(4, seed=1), "abc"), "w.pth", "base", ("c", "x"))
     assert "head.conf.0.weight" in report.out_of_scope
     assert torch.equal(model.head.conf[0].weight, fresh.head.conf[0].weight)
+    assert report.classes is None and "by name" not in str(report)
+
+
+def test_a_predictor_that_reads_other_channels_is_left_whole():
+    narrow = "MODEL.FEATURE_LAYER=[[11, 13, 'S'], [128, 256, 32]]"
+    source, model, fresh = build(4, "conv3", 1, narrow), build(3, seed=2), build(3, seed=2)
+    report = copy_weights(model, run_file(source, "abc"), "w.pth", class_names=("c", "x"))
+    assert report.classes.taken == ["c"] and "head.conf.2.weight" in {name for name, *_ in report.mismatched}
+    assert torch.equal(model.head.conf[2].bias, fresh.head.conf[2].bias)
+    assert not torch.equal(model.head.conf[1].weight, fresh.head.conf[1].weight)
 
 
 def test_from_the_classes_of_coco_to_those_of_voc():

@@ -13,6 +13,7 @@ from lib.predictor import ObjectDetector
 from lib.solver import checkpoint as ckpt
 from lib.solver.base_weights import load_base_weights
 from lib.solver.solver import Solver
+from lib.utils.errors import UserError
 
 MB1 = next(system for system in SYSTEMS if system.title.endswith("mb1-ssd"))
 WORDS = [
@@ -108,6 +109,19 @@ def test_colors_that_only_follow_an_imagenet_base_give_way(run, weights, tmp_pat
     assert colors(solver.cfg) == EXPECTED
 
 
+def test_files_of_the_family_replace_the_colors_of_an_imagenet_base(weights, tmp_path):
+    torch.save(renamed(weights[1].state_dict(), FAMILY), tmp_path / "family.pth")
+    content, defaults = ckpt.read_checkpoint(tmp_path / "family.pth"), load_config(None, [])
+    for words, expected in (
+        (["MODEL.PRETRAINED=imagenet"], colors(defaults)),
+        (["MODEL.PRETRAINED=imagenet", "DATASET.PIXEL_MEANS=[1, 2, 3]"], ("RGB", [1, 2, 3], [58.395, 57.12, 57.375])),
+        (["DATASET.COLOR_ORDER=RGB"], ("RGB", *colors(defaults)[1:])),
+    ):
+        cfg = load_config(None, words)
+        ckpt.adopt_inputs(cfg, content, "family.pth")
+        assert colors(cfg) == expected
+
+
 def test_the_detector_sees_what_each_of_its_files_expects(tiny, weights, tmp_path, caplog):
     path, model = weights
     torch.save({"state_dict": renamed(model.state_dict(), FAMILY)}, tmp_path / "family.pth")
@@ -138,3 +152,20 @@ def test_the_report_names_the_system_and_its_images(weights, tiny):
     path, _ = weights
     report = ckpt.load_weights(create_model(tiny(*WORDS, "MODEL.NUM_CLASSES=7")), path)
     assert report.complete and report.system == "qfgaohao/pytorch-ssd mb1-ssd" and report.inputs == MB1.inputs
+
+
+@pytest.mark.parametrize("wiring", ["MODEL.NORM_IN_TRUNK=true", "CRITERION.CONF_LOSS=sigmoid_focal"])
+def test_a_network_wired_otherwise_is_refused(weights, tiny, wiring):
+    """Every tensor fits, and the results would be wrong without a word."""
+    path, _ = weights
+    cfg = tiny(*WORDS, "MODEL.NUM_CLASSES=7", wiring)
+    key, _, value = wiring.partition("=")
+    with pytest.raises(UserError, match=rf"mb1-ssd has {key} \w+, here it is (True|{value}); give {key}"):
+        ObjectDetector(cfg, path)
+    ObjectDetector(tiny(*WORDS, "MODEL.NUM_CLASSES=7", "CRITERION.CONF_LOSS=focal"), path)
+
+
+def test_training_from_a_network_wired_otherwise_is_told(run, weights, capsys):
+    path, _ = weights
+    run(f"RESUME_CHECKPOINT={path}", "PHASE=train", "CRITERION.CONF_LOSS=sigmoid_focal")
+    assert "was trained with CRITERION.CONF_LOSS multibox, here it is sigmoid_focal" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import tarfile
 import zipfile
 
@@ -102,10 +103,32 @@ def test_a_pickle_cannot_change_what_it_may_call(weights, tmp_path, change):
     assert not hasattr(torch._utils._rebuild_tensor_v2, "evil")
 
 
+def test_numbers_of_numpy_from_python_2_do_not_stand_in_the_way(weights, tmp_path):
+    number = b"cnumpy.core.multiarray\nscalar\n(N" + b"U\x08" + np.float64(0.1).tobytes() + b"tR"
+    pickled = b"\x80\x02}(U\x04loss" + number + b"U\x05shapectorch\nSize\n)Ru."
+    with_pickle(tmp_path / "w.pth", weights, pickled)
+    content, left_out = load_tensors(tmp_path / "w.pth")
+    assert content["shape"] == () and left_out == ["numpy.core.multiarray.scalar"]
+
+
+def with_two_contents(path):
+    """Give an archive a second table of contents: zipfile reads the one right before the end, without the last name,
+    and torch the one that the end points to."""
+    data = path.read_bytes()
+    end = data.rfind(b"PK\5\6")
+    size, offset = struct.unpack("<II", data[end + 12 : end + 20])
+    other = data[offset : offset + size].replace(b"constants", b"otherwise")
+    path.write_bytes(data[: offset + size] + other + data[end:])
+
+
 def test_programs_and_archives_of_other_kinds_are_refused(weights, tmp_path):
     torch.save(weights, tmp_path / "w.pth")
     with zipfile.ZipFile(tmp_path / "w.pth", "a") as archive:
         archive.writestr("w/constants.pkl", b"")
+    with pytest.raises(pickle.UnpicklingError, match="TorchScript"):
+        load_tensors(tmp_path / "w.pth")
+    with_two_contents(tmp_path / "w.pth")
+    assert not any("constants" in name for name in zipfile.ZipFile(tmp_path / "w.pth").namelist())
     with pytest.raises(pickle.UnpicklingError, match="TorchScript"):
         load_tensors(tmp_path / "w.pth")
     with tarfile.open(tmp_path / "w.tar", "w") as archive:

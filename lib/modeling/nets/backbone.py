@@ -36,8 +36,9 @@ class ConvLayer(nn.Module):
     def forward_by_way_of(self, x: Tensor, place: int) -> tuple[Tensor, Tensor]:
         """(output of `conv.<place>`, output of the layer)."""
         inner = self.conv[: place + 1](x)
+        kept = _keep(inner, self.conv, place)
         out = self.conv[place + 1 :](inner)
-        return inner, x + out if self.residual else out
+        return kept, x + out if self.residual else out
 
 
 class Backbone(nn.Module):
@@ -88,7 +89,7 @@ class Backbone(nn.Module):
                 x = inserts[index](x)
                 coarse = coarse if coarse is None else inserts[index](coarse)
             if index in self.taps:
-                outputs[index] = x
+                outputs[index] = _keep(x, self.layers, index)
             if index == self.split_at:
                 coarse = x[..., ::2, ::2]
         return [outputs[tap] for tap in self.taps] + [x if coarse is None else coarse], state
@@ -137,6 +138,12 @@ def layer_of(tap: Tap) -> int:
 def tap_name(tap: Tap) -> str:
     """A tap as FEATURE_LAYER has it: '14', or '14.2' for a place inside a layer."""
     return ".".join(map(str, tap)) if _is_inner(tap) else str(tap)
+
+
+def _keep(x: Tensor, layers, index: int) -> Tensor:
+    """The output of layers[index], as a copy where the next one writes into it."""
+    after = layers[index + 1] if index + 1 < len(layers) else None
+    return x.clone() if getattr(after, "inplace", False) else x
 
 
 def _is_inner(tap: Tap) -> bool:

@@ -79,7 +79,7 @@ def plain_extras(levels: list[Level], backbone: Backbone, in_channels: int | Non
     extras = []
     for width, level in extra_levels(levels, backbone, in_channels):
         kernel, stride, padding = TOKENS[level.token]
-        hidden = level.hidden or level.channels // 2
+        hidden = level.hidden or max(level.channels // 2, 1)
         extras += [nn.Conv2d(width, hidden, 1), nn.Conv2d(hidden, level.channels, kernel, stride, padding)]
     return extras
 
