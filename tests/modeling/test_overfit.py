@@ -19,7 +19,7 @@ NETS = {
     "dssd": "resnet_18",
     "tdm": "resnet_18",
     "yolo_v2": "mobilenet_v1_050",
-    "ssd_dual": "vgg16_S1L2",
+    "ssd_dual": "mobilenet_v1_S1L4",
     "ssd_lite_dual": "mobilenet_v1_S1L0",
 }
 """The base each variant is tried on; mobilenet_v2_050 where nothing is said."""
