@@ -20,7 +20,7 @@ NETS = {
     "tdm": "resnet_18",
     "yolo_v2": "mobilenet_v1_050",
     "ssd_dual": "mobilenet_v1_S1L4",
-    "ssd_lite_dual": "mobilenet_v1_S1L0",
+    "ssd_lite_dual": "mobilenet_v1_S1L6",
 }
 """The base each variant is tried on; mobilenet_v2_050 where nothing is said."""
 
