@@ -1,6 +1,5 @@
 """Show what a configuration would build: layers, levels, priors, cost, memory, learning rate, and what does not fit."""
 
-import argparse
 import json
 import logging
 import sys
@@ -17,6 +16,7 @@ from ..utils.log import ROOT, setup_logging
 from .plan_facts import Plan, collect_facts
 from .plan_findings import find_problems
 from .plan_text import format_plan
+from .reports import is_report, number
 
 ASSUMED_CLASSES = 21  # those of Pascal VOC
 MARK = "plan of"  # the key of a JSON file by which it is known to be a plan
@@ -92,13 +92,7 @@ def _save_picture(rule: LearningRate, plan: Plan, folder: Path) -> Path:
 
 def _check_json_target(path: Path) -> None:
     """UserError for a file that is there and no plan."""
-    if not path.exists():
-        return
-    try:
-        known = MARK in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        known = False
-    if not known:
+    if path.exists() and not is_report(path, MARK):
         raise UserError(f"--json {path}: is there already and is no plan; give another name")
 
 
@@ -110,14 +104,6 @@ def _save_json(plan: Plan, path: Path) -> None:
         path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--json {path}: cannot be written ({error.strerror})") from None
-
-
-def number(text: str) -> int:
-    """The number of images that --images gives; argparse calls it by the name of this function."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: 1 and more")
-    return value
 
 
 def create_parser() -> CommandLineParser:

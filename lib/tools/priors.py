@@ -1,6 +1,5 @@
 """Tell how well the priors of a configuration cover the objects of its training sets, and propose better ones."""
 
-import argparse
 import copy
 import hashlib
 import json
@@ -27,6 +26,7 @@ from .prior_layout import Layout, Objects, nearest_ious
 from .prior_objects import draw_objects, plain_objects
 from .prior_report import boxes_in_words, cell_boxes, coverage_rows, format_report, level_rows, summary
 from .prior_search import Proposal, propose
+from .reports import is_report, number
 
 # Not __name__: that is __main__ when the tool is started with -m, outside the log of the package.
 log = logging.getLogger(f"{__package__}.priors")
@@ -151,7 +151,7 @@ def check_targets(args, patch: Path) -> None:
             continue
         if path.samefile(given):
             raise UserError(f"{option} {path}: is the file of --cfg, which would be overwritten")
-        if not (_is_patch(path) if option == "--out" else _is_report(path)):
+        if not (_is_patch(path) if option == "--out" else is_report(path, MARK)):
             raise UserError(
                 f"{option} {path}: is there already and not as this tool wrote it, or changed since; give another name"
             )
@@ -177,13 +177,6 @@ def _is_patch(path: Path) -> bool:
     return first == f"{TITLE} {_digest(body)}"
 
 
-def _is_report(path: Path) -> bool:
-    try:
-        return MARK in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
 def _write(path: Path, text: str) -> None:
     """Write a whole file or none; its folder is made."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -196,14 +189,6 @@ def _write(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
-
-
-def number(text: str) -> int:
-    """The number of images that --images gives; argparse calls it by the name of this function."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: 1 and more")
-    return value
 
 
 def create_parser() -> CommandLineParser:
