@@ -140,15 +140,69 @@ MODEL = {
     ),
     "NUM_FUSED": Key(3, "int", "Accepted for old files; the number of fused levels follows from FEATURE_LAYER."),
     "RNN": {
-        "IN_USE": Key(False, "bool", "Train on clips of consecutive frames with recurrent layers switched on."),
+        "IN_USE": Key(
+            False,
+            "bool",
+            "Train on clips of consecutive frames with recurrent layers switched on; without it no state is carried.",
+        ),
         "USE_LSTM_AFTER_EPOCH": Key(
-            0, "int", "Epochs up to this one bypass the recurrent layers and train on shuffled stills.", minimum=0
+            0, "int", "Epochs up to this one train on shuffled stills, with the memory switched off.", minimum=0
+        ),
+        "FREEZE_BASE_EPOCHS": Key(
+            0, "int", "Epochs after USE_LSTM_AFTER_EPOCH in which the base network does not learn.", minimum=0
         ),
         "BACKPROP_STEPS": Key(10, "int", "Frames of a training clip, over which gradients flow back.", minimum=1),
         "FRAMES_IN_VIDEO": Key(
-            100, "int", "Frames of a pseudo-video, after which the recurrent state is reset.", minimum=1
+            100,
+            "int",
+            "Frames of a video that an epoch trains on, a random stretch of a longer one; for customRNN without marks "
+            "in the file names also the length of every video.",
+            minimum=1,
         ),
         "BATCH_SIZE": Key(4, "int", "Videos side by side in a recurrent training batch.", minimum=1),
+        "CELL_LEVELS": Key(
+            None,
+            "ints?",
+            "Levels of lstm_ssd, counted from 0, that have a Bottleneck-LSTM; null is the last layer of the base "
+            "alone.",
+            minimum=0,
+        ),
+        "CELL_CHANNELS": Key(
+            [],
+            "ints",
+            "Channels of each cell of lstm_ssd, or of the memory of lstm_ssd_interleaved; empty is a quarter of the "
+            "cell's input, or 320.",
+            minimum=1,
+        ),
+        "CELL_BOUND": Key(
+            "clip",
+            "choice",
+            "What keeps a Bottleneck-LSTM's memory within 6: clip cuts it, scale divides the whole map by its largest "
+            "value, none leaves it.",
+            ("clip", "scale", "none"),
+        ),
+        "SMALL_NETS": Key(
+            "mobilenet_v2_035_low_res",
+            "str",
+            "The cheap extractor of lstm_ssd_interleaved, which sees images of half the size; NETS is the other one.",
+        ),
+        "POLICY": Key(
+            "fixed",
+            "choice",
+            "Which extractor of lstm_ssd_interleaved sees a frame in inference: fixed is NETS once and then INTERVAL "
+            "times SMALL_NETS; adaptive is NETS when the memory and what SMALL_NETS would make of it have drifted "
+            "apart by ADAPT_THRESHOLD, at least every INTERVAL + 1 frames; random, large and small speak for "
+            "themselves; async runs NETS beside the frames, on the newest one whenever it is free.",
+            ("fixed", "adaptive", "random", "large", "small", "async"),
+        ),
+        "TRAIN_POLICY": Key("random", "choice", "The same for training.", ("fixed", "random", "large", "small")),
+        "INTERVAL": Key(9, "int", "Frames of SMALL_NETS after each of NETS.", minimum=0),
+        "ADAPT_THRESHOLD": Key(
+            0.5,
+            "float",
+            "Change of the memory, relative to its size, above which adaptive calls NETS for the next frame.",
+            minimum=0,
+        ),
     },
 }
 

@@ -5,7 +5,7 @@ touch reference counts, so memory does not grow with the workers.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,10 @@ class DetectionRecords:
     [M, 4] xyxy in pixels, 0-based corners; labels int64 [M] from 1; difficult bool [M]; the objects of image i are
     offsets[i] to offsets[i + 1] of offsets int64 [I + 1].  `name` says where they come from, `exif` how the images
     are read (DATASET.EXIF) and `report` is the file that tells what is wrong with them, '' for none.
+
+    Of videos, also: video v is the images video_offsets[v] to video_offsets[v + 1] of video_offsets int64 [V + 1], in
+    order of time; its name is videos[v]; frames int64 [I] counts the images as their video does; track_ids int64 [M]
+    names an object within its video, -1 where unknown.  Stills have none of these.
     """
 
     class_names: tuple[str, ...]
@@ -67,6 +71,10 @@ class DetectionRecords:
     name: str = ""
     exif: str = "ignore"
     report: str = ""
+    track_ids: np.ndarray | None = None
+    video_offsets: np.ndarray | None = None
+    videos: FlatStrings | None = None
+    frames: np.ndarray | None = None
 
     @classmethod
     def build(cls, class_names, paths, ids, sizes, boxes, labels, difficult, counts, name="") -> "DetectionRecords":
@@ -102,7 +110,7 @@ class DetectionRecords:
             ids = [f"{name}/{text}" for name, part in zip(names, parts, strict=True) for text in part.ids]
         shifts = np.cumsum([0] + [len(part.labels) for part in parts])
         offsets = [part.offsets[:-1] + shift for part, shift in zip(parts, shifts[:-1], strict=True)]
-        joined = {
+        joined = _join_videos(parts) | {
             field: np.concatenate([getattr(part, field) for part in parts])
             for field in ("sizes", "boxes", "labels", "difficult")
         }
@@ -127,8 +135,25 @@ class DetectionRecords:
         """Image `index` as uint8 BGR [H, W, 3], turned as its boxes expect; UnreadableImage if it cannot be read."""
         return read_image(self.image_path(index), self.exif)
 
-    def image_id(self, index: int) -> str:
-        return self.ids[index]
+    @property
+    def is_video(self) -> bool:
+        """Whether the images are frames of videos, in order."""
+        return self.video_offsets is not None
+
+    def image_id(self, index: int) -> str | tuple[str, int]:
+        """What results call image `index`: its id, or (video, number of the frame)."""
+        if not self.is_video:
+            return self.ids[index]
+        return self.videos[int(self.video_of([index])[0])], int(self.frames[index])
+
+    def video_of(self, indices) -> np.ndarray:
+        """The number of the video that each image belongs to."""
+        return np.searchsorted(self.video_offsets, indices, side="right") - 1
+
+    def tracks(self, index: int) -> np.ndarray:
+        """The track numbers int64 [N] of the objects of image `index`, -1 where unknown."""
+        first, last = self.offsets[index : index + 2]
+        return np.full(last - first, -1) if self.track_ids is None else self.track_ids[first:last].copy()
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of image `index` in pixels."""
@@ -145,7 +170,9 @@ class DetectionRecords:
         boxes, labels, difficult = self.objects(index)
         height, width = self.size(index)
         boxes /= np.float32([width, height] * 2)
-        return to_target(boxes, labels, difficult, self.image_id(index), (height, width))
+        target = to_target(boxes, labels, difficult, self.image_id(index), (height, width))
+        target.track_ids = torch.from_numpy(self.tracks(index))
+        return target
 
     def num_objects_per_class(self) -> np.ndarray:
         """int64 [C - 1]: objects of every class, in the order of class_names."""
@@ -244,6 +271,39 @@ def to_target(boxes, labels, difficult, image_id, size) -> Target:
     """A Target of tensors from arrays: boxes float32 [N, 4] in the unit square, labels int64, difficult bool."""
     boxes = torch.from_numpy(np.ascontiguousarray(boxes, np.float32))
     return Target(boxes, torch.from_numpy(labels), torch.from_numpy(difficult), image_id, size)
+
+
+def _join_videos(parts: list[DetectionRecords]) -> dict:
+    """The fields of videos of the joined parts; a still among videos is a video of one frame."""
+    if not any(part.is_video for part in parts):
+        return {}
+    names = _distinct([part.name for part in parts])
+    parts = [part if part.is_video else with_videos(part, np.arange(len(part) + 1)) for part in parts]
+    videos = [video for part in parts for video in part.videos]
+    if len(set(videos)) < len(videos):
+        videos = [f"{name}/{video}" for name, part in zip(names, parts, strict=True) for video in part.videos]
+    shifts = np.cumsum([0] + [len(part) for part in parts])
+    starts = [part.video_offsets[:-1] + shift for part, shift in zip(parts, shifts[:-1], strict=True)]
+    tracks = [np.full(len(part.labels), -1) if part.track_ids is None else part.track_ids for part in parts]
+    return {
+        "track_ids": np.concatenate(tracks),
+        "video_offsets": np.concatenate([*starts, shifts[-1:]]),
+        "videos": FlatStrings(videos),
+        "frames": np.concatenate([part.frames for part in parts]),
+    }
+
+
+def with_videos(records: DetectionRecords, offsets, names=None, frames=None) -> DetectionRecords:
+    """The same images as frames of videos, of which offsets [V + 1] says where each begins.
+
+    names: those of the videos, by default that of their first image; frames [I]: their numbers, by default from 0.
+    """
+    offsets = np.asarray(offsets, np.int64)
+    lengths = np.diff(offsets)
+    if frames is None:
+        frames = np.arange(len(records)) - np.repeat(offsets[:-1], lengths)
+    names = [records.ids[int(first)] for first in offsets[:-1]] if names is None else names
+    return replace(records, video_offsets=offsets, videos=FlatStrings(names), frames=np.asarray(frames, np.int64))
 
 
 def _distinct(names) -> list[str]:
