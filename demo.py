@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Draw a detector's findings on images: python demo.py --cfg FILE --demo PATH [-t image|folder] [KEY=VALUE ...]"""
+"""Draw a detector's findings on images and videos, or time it:
+python demo.py --cfg FILE --demo PATH [-t image|folder|video|camera|time] [KEY=VALUE ...]"""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""ObjectDetector: from a checkpoint and images to named detections.  The Python API beneath demo.py."""
+"""ObjectDetector: from a checkpoint and images or videos to named detections.  The Python API beneath demo.py."""
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -20,10 +20,14 @@ from .structures import Detections
 from .utils.class_names import known_class_names
 from .utils.device import autocast, resolve_precision, select_device
 from .utils.errors import UserError
+from .utils.meters import PartTimer
+from .utils.video import Frames
+
+logger = logging.getLogger(__name__)
 
 
 class ObjectDetector:
-    """A trained detector, ready for images.
+    """A trained detector, ready for images and videos.
 
     `cfg` comes from load_config, `checkpoint` is a file of this trainer, of the reference family or of another known
     system.  Colours follow the checkpoint unless `cfg` has values of its own.  Class names are those stored in the
@@ -62,6 +66,7 @@ class ObjectDetector:
         self.transform = create_transforms(cfg, train=False)
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
         self.postprocess = create_postprocess(cfg)
+        self.timer = PartTimer(self.device)
 
     def predict(self, images, threshold: float = 0.0) -> list[Detections]:
         """Detections of each image, boxes in its pixels and within it, best first, scores of at least `threshold`
@@ -84,33 +89,57 @@ class ObjectDetector:
         if batch:
             yield from self._predict_batch(batch, threshold)[0]
 
-    def predict_video(self, source, threshold: float = 0.0) -> Iterator[tuple[np.ndarray, Detections]]:
-        """(frame BGR uint8, its detections) for each frame of a video file, stream address or camera number, one at a
-        time; recurrent state is carried from frame to frame."""
-        capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
-        try:
-            if not capture.isOpened():
-                raise UserError(f"{source}: OpenCV cannot open this video or camera")
-            state = None
-            while True:
-                more, frame = capture.read()
-                if not more:
-                    return
-                (found,), state = self._predict_batch([frame], threshold, state)
+    def predict_video(
+        self, source, threshold: float = 0.0, live: bool | None = None
+    ) -> Iterator[tuple[np.ndarray, Detections]]:
+        """(frame BGR uint8 [H, W, 3], its detections) for each frame of a video, one at a time, however long it is.
+
+        `source`: a video file, the address of a stream, the number of a camera, a folder of numbered frames, any
+        iterable of frames or of paths, or what open_video returns.  Recurrent state is carried from frame to frame and
+        starts anew where the size of the frames changes.  A thread reads a few frames ahead until the generator ends
+        or is closed.  Frames of a `live` source (by default cameras and streams without an end) are dropped where the
+        detector is slower; files never lose one.  Frames that cannot be read are left out with a warning; UserError
+        where there is none at all.
+
+        >>> for frame, found in detector.predict_video("street.mp4", threshold=0.5):
+        ...     print(found.names)
+        """
+        with source if isinstance(source, Frames) else self.open_video(source, live) as frames:
+            state = size = None
+            for frame in frames:
+                if state is not None and frame.shape != size:
+                    was, now = (f"{shape[1]}x{shape[0]}" for shape in (size, frame.shape))
+                    logger.warning(
+                        "%s: frame %d is %s after %s; the state starts anew", frames.name, frames.number, now, was
+                    )
+                    state = None
+                size = frame.shape
+                found, state = self._step(frame, state, threshold)
                 yield frame, found
-        finally:
-            capture.release()
+
+    def open_video(self, source, live: bool | None = None) -> Frames:
+        """The frames of a source of predict_video, with what is known of it: name, fps, number of frames."""
+        return Frames(source, lambda picture: _as_array(picture, self.exif), live)
+
+    def _step(self, frame: np.ndarray, state, threshold: float):
+        """Detections of the next frame of a video, and the state after it; a state of None begins the video."""
+        (found,), state = self._predict_batch([frame], threshold, state)
+        return found, state
 
     @torch.inference_mode()
     def _predict_batch(self, images: list[np.ndarray], threshold: float, state=None):
         """Detections of a batch, and the recurrent state after it."""
-        stacked = torch.from_numpy(np.stack([self.transform.resize(image) for image in images]))
-        inputs = self.normalize(stacked.to(self.device).permute(0, 3, 1, 2))
-        with autocast(self.device, self.dtype):
+        part, count = self.timer.part, len(images)
+        with part("preprocess", count):
+            stacked = torch.from_numpy(np.stack([self.transform.resize(image) for image in images]))
+            inputs = self.normalize(stacked.to(self.device).permute(0, 3, 1, 2))
+        with part("network", count), autocast(self.device, self.dtype):
             predictions = self.model(inputs, state)
-        sizes = torch.tensor([image.shape[:2] for image in images], device=self.device)
-        found = self.postprocess(predictions, sizes)
-        return [self._finish(d, image, threshold) for d, image in zip(found, images, strict=True)], predictions.state
+        with part("postprocess", count):
+            sizes = torch.tensor([image.shape[:2] for image in images], device=self.device)
+            found = self.postprocess(predictions, sizes)
+            found = [self._finish(d, image, threshold) for d, image in zip(found, images, strict=True)]
+        return found, predictions.state
 
     def _finish(self, found: Detections, image: np.ndarray, threshold: float) -> Detections:
         found = found.select(found.scores >= threshold)

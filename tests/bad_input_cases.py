@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.dataset.folders import write_image, write_xml, xml_text
 from tests.dataset.test_inspection import BOMB, png_header, rotated
+from tests.videos import write_video
 
 CONFIG = """\
 MODEL: {SSDS: ssd_lite, NETS: mobilenet_v1_025, IMAGE_SIZE: 64, PRECISION: fp32}
@@ -144,9 +145,9 @@ COMMAND_LINE = [
     Case("--replay with a configuration", "train.py --replay run/replay/step_3.pth --cfg x.yml",
          "--replay FILE stands alone", "the file holds the configuration of its run"),
     Case("a demo of nothing", "demo.py --cfg x.yml", "the following arguments are required: --demo",
-         "name an image or a folder"),
-    Case("a demo of a video", f"{DEMO} v.mp4 -t video", "argument -t/--type: invalid choice: 'video'",
-         "images and folders of them; ObjectDetector.predict_video reads videos"),
+         "name an image, a folder, a video or a camera"),
+    Case("a demo of an unknown kind", f"{DEMO} v.mp4 -t film", "argument -t/--type: invalid choice: 'film'",
+         "leave -t out, the kind is found out"),
     Case("a pattern that the shell spells out", f"{DEMO} data/JPEGImages/i0.jpg data/JPEGImages/i1.jpg",
          "'data/JPEGImages/i1.jpg': a path that no option takes; for several files give their folder",
          "--demo FOLDER instead of --demo FOLDER/*.jpg"),
@@ -199,7 +200,7 @@ CONFIGURATION = [
     Case("upper and lower case", f"{OVERRIDE} MODEL.SSDS=SSD_Lite",
          "MODEL.SSDS: 'SSD_Lite' is unknown; did you mean 'ssd_lite'?", "names are as written"),
     Case("an unknown kind of data set", f"{OVERRIDE} DATASET.DATASET=coco",
-         "DATASET.DATASET: 'coco' is unknown; allowed: custom, customRNN, imagenet, voc", "convert it to VOC's XML"),
+         "DATASET.DATASET: 'coco' is unknown; did you mean 'coco_vid'?", "coco_vid reads COCO's JSON of stills, too"),
     Case("sizes for too few levels", f"{OVERRIDE} MODEL.SIZES=[[10,10],[20,20]]",
          "MODEL.SIZES has 2 entries, the model 3 levels: give one for each level and one more at the end",
          "one more than levels"),
@@ -283,9 +284,24 @@ PATHS = [
     Case("nothing to show", f"{DEMO} pictures", "--demo pictures: there is no such file or folder",
          "paths start at the working folder"),
     Case("a folder without images", f"{DEMO} data/Annotations",
-         "--demo data/Annotations: the folder holds no images (.*) but i0.xml,", "name the folder that holds them"),
+         "data/Annotations: the folder holds no images (.*) but i0.xml,", "name the folder that holds them"),
     Case("a folder called an image", f"{DEMO} data/JPEGImages -t image",
          "--demo data/JPEGImages: is a folder, but -t says image", "leave -t out"),
+    Case("a missing video", f"{DEMO} v.mp4 -t video", "--demo v.mp4: there is no such file or folder",
+         "paths start at the working folder"),
+    Case("an image called a video", f"{DEMO} data/JPEGImages/i0.jpg -t video",
+         "--demo data/JPEGImages/i0.jpg: .jpg is the suffix of images, but -t says video",
+         "leave -t out; the folder of the frames of a video is one"),
+    Case("a video called an image", f"{DEMO} v.mp4 -t image", "--demo v.mp4: .mp4 is the suffix of videos",
+         "leave -t out", lambda: write_video("v.mp4")),
+    Case("a file called a camera", f"{DEMO} v.mp4 -t camera",
+         "--demo v.mp4: is not a camera; -t camera takes a number, 0 for the first one", "leave -t out"),
+    Case("a camera that is not there", f"{DEMO} 99", "camera 99: cannot be opened; is it connected,",
+         "0 is the first; another program may hold it"),
+    Case("a video over itself", f"{DEMO} v.mp4 --out .", "v.mp4: is the video itself, which would be overwritten",
+         "another folder, or no --out", lambda: write_video("v.mp4")),
+    Case("a name for the drawn video", f"{DEMO} v.mp4 --out w.mp4",
+         "--out w.mp4: is the name of a video; give the folder", "name a folder", lambda: write_video("v.mp4")),
     Case("pictures over the images", f"{DEMO} data/JPEGImages --out data/JPEGImages",
          "--out data/JPEGImages: is the folder of the images, which would be overwritten",
          "another folder, or no --out"),
@@ -373,6 +389,15 @@ IMAGES = [
          text(IMAGE, "not found"), 0),
     Case("a demo of a folder of broken images", f"{DEMO} p", "--demo p: none of its 2 images could be read",
          "copy them again", lambda: (text("p/a.jpg", "not found")(), text("p/b.png", "")())),
+    Case("a demo of no video", f"{DEMO} v.mp4", "v.mp4: OpenCV cannot open this file: it is no video, damaged, or",
+         "copy it again; mp4 and avi are understood everywhere", text("v.mp4", "not found")),
+    Case("a demo of an empty video", f"{DEMO} v.mp4", "v.mp4: the file is empty", "copy it again", text("v.mp4", "")),
+    Case("a demo of a video that was cut off", f"{DEMO} v.avi",
+         "v.avi: gives no frame after frame .*, though its header announces 10 frames", "copy it again",
+         lambda: (write_video("v.avi", 10, codec="MJPG"), cut("v.avi", -1500)()), 0),
+    Case("a demo of frames of which one is broken", f"{DEMO} p -t video",
+         "frame 1 left out: p/f1.jpg: 9 bytes that are no image OpenCV can decode", "copy it again",
+         lambda: (write_image("p/f0.jpg"), text("p/f1.jpg", "not found")(), write_image("p/f2.jpg")), 0),
 ]  # fmt: skip
 
 CHECKPOINTS = [

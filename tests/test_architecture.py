@@ -17,7 +17,8 @@ ALLOWED = {
     "evaluation": {"structures", "layers", "utils.errors"},
     "predictor": {"structures", "config", "utils", "layers", "modeling", "dataset.transforms", "solver.checkpoint"},
     "solver": {"structures", "config", "utils", "layers", "modeling", "dataset", "evaluation"},
-    "commands": {"structures", "config", "utils", "dataset.transforms", "evaluation", "solver", "predictor"},
+    "demo_command": {"structures", "config", "utils", "dataset.transforms", "evaluation", "solver", "predictor"},
+    "commands": {"config", "utils", "solver", "demo_command"},
 }
 ALLOWED["tools"] = set(ALLOWED)
 """Part of the package -> parts or modules it may import besides itself."""
@@ -85,7 +86,7 @@ def test_nothing_prints_below_the_scripts(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(LIB)))
 def test_the_configuration_stops_at_the_builders(path):
     """Below builders, factories and the solver, functions take plain arguments, not the configuration."""
-    readers = ("config", "solver", "tools", "predictor", "commands")
+    readers = ("config", "solver", "tools", "predictor", "commands", "demo_command")
     builders = {"modeling/model_builder.py", "dataset/dataset_factory.py", "dataset/transforms.py"}
     relative = path.relative_to(LIB).as_posix()
     if relative in builders or module_parts(path)[:1] and module_parts(path)[0] in readers:

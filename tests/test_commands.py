@@ -13,9 +13,9 @@ import torch
 from lib.commands import demo, train
 from lib.config import load_config
 from lib.dataset.shapes import Parameters, write_dataset
-from lib.modeling.model_builder import create_model
 from lib.predictor import ObjectDetector
 from lib.utils.errors import UserError
+from tests.detectors import write_detector
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,18 +23,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """(configuration file, checkpoint) of a detector with random weights that finds something everywhere."""
-    folder = tmp_path_factory.mktemp("demo")
-    cfg_path = folder / "x.yml"
-    cfg_path.write_text(
-        "MODEL: {SSDS: ssd_lite, NETS: mobilenet_v1_025, IMAGE_SIZE: [64, 96], PRECISION: fp32}\n"
-        "DATASET: {DATASET: custom, CLASSES: [disc, 'no', off]}\n"
-        f"EXP_DIR: {folder / 'run'}\nDEVICE: cpu\n"
-    )
-    cfg = load_config(cfg_path, ["MODEL.NUM_CLASSES=4"])
-    torch.manual_seed(0)
-    state = {n.replace("backbone.layers", "base", 1): t for n, t in create_model(cfg).state_dict().items()}
-    torch.save(state, folder / "w.pth")
-    return cfg_path, folder / "w.pth"
+    return write_detector(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture
@@ -60,19 +49,6 @@ def test_batches_do_not_change_what_is_found(trained, image):
     for together, single in zip(detector.predict(images), images, strict=True):
         (alone,) = detector.predict([single])
         assert torch.allclose(together.scores, alone.scores, atol=1e-5)
-
-
-def test_video_frames_come_one_by_one(trained, image, tmp_path):
-    path = str(tmp_path / "v.avi")
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (120, 50))
-    for _ in range(3):
-        writer.write(image)
-    writer.release()
-    detector = ObjectDetector(load_config(trained[0]), trained[1])
-    frames = list(detector.predict_video(path))
-    assert len(frames) == 3 and frames[0][0].shape == (50, 120, 3)
-    with pytest.raises(UserError, match="cannot open"):
-        next(detector.predict_video(tmp_path / "none.avi"))
 
 
 @pytest.mark.parametrize("given", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), 7])

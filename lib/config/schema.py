@@ -126,8 +126,9 @@ MODEL = {
         "auto",
         "choice",
         "Prediction layers: conv3 and conv1 are one 3x3 or 1x1 convolution a level, separable a depthwise 3x3 before "
-        "the 1x1, tower four 3x3 convolutions shared by all levels, as in RetinaNet; auto is the variant's own.",
-        ("auto", "conv3", "conv1", "separable", "tower"),
+        "the 1x1 on all levels but the last, separable_all on all, tower four 3x3 convolutions shared by all levels, "
+        "as in RetinaNet; auto is the variant's own.",
+        ("auto", "conv3", "conv1", "separable", "separable_all", "tower"),
     ),
     "PRECISION": Key(
         "auto",
@@ -182,9 +183,10 @@ MODEL = {
             ("clip", "scale", "none"),
         ),
         "SMALL_NETS": Key(
-            "mobilenet_v2_035_low_res",
+            "auto",
             "str",
-            "The cheap extractor of lstm_ssd_interleaved, which sees images of half the size; NETS is the other one.",
+            "The cheap extractor of lstm_ssd_interleaved, which sees images of half the size; NETS is the other one.  "
+            "auto is slim_mobilenet_v2_035 with a stride that suits.",
         ),
         "POLICY": Key(
             "fixed",
@@ -192,7 +194,8 @@ MODEL = {
             "Which extractor of lstm_ssd_interleaved sees a frame in inference: fixed is NETS once and then INTERVAL "
             "times SMALL_NETS; adaptive is NETS when the memory and what SMALL_NETS would make of it have drifted "
             "apart by ADAPT_THRESHOLD, at least every INTERVAL + 1 frames; random, large and small speak for "
-            "themselves; async runs NETS beside the frames, on the newest one whenever it is free.",
+            "themselves; async, for demo and ObjectDetector, runs NETS beside the frames, on the newest one whenever "
+            "it is free, and is fixed in the phases.",
             ("fixed", "adaptive", "random", "large", "small", "async"),
         ),
         "TRAIN_POLICY": Key("random", "choice", "The same for training.", ("fixed", "random", "large", "small")),
@@ -336,7 +339,12 @@ TEST = {
         16, "int", "Test images written with their detections to EXP_DIR/pictures and to TensorBoard.", minimum=0
     ),
     "PICTURE_THRESHOLD": Key(0.4, "float", "Smallest score of a detection that is drawn.", minimum=0, maximum=1),
-    "VIDEO_BREAK": Key([], "strs", "Image numbers at which the recurrent state is reset, or from_dataset."),
+    "VIDEO_BREAK": Key(
+        [],
+        "strs",
+        "Where videos of customRNN begin, and the state is reset, in eval, test and visualize: image numbers counted "
+        "from 0 in the order of the list, or from_dataset for names as 0001-000.",
+    ),
     "PRINT_IMAGES": Key(False, "bool", "Write every test image with its detections, not only NUM_PICTURES."),
 }
 
@@ -477,6 +485,21 @@ DATASET = {
         maximum=180,
     ),
     "ROTATION_PROB": Key(0.5, "float", "Probability of a rotation where ROTATION is on.", minimum=0, maximum=1),
+    "ELASTIC_PROB": Key(
+        0.0,
+        "float",
+        "Probability that a training image, or all frames of a video alike, is gently bent.",
+        minimum=0,
+        maximum=1,
+    ),
+    "DROPOUT_PROB": Key(
+        0.0,
+        "float",
+        "Probability that a few patches of a training image, or the same ones of all frames of a video, are painted in "
+        "the mean colour.",
+        minimum=0,
+        maximum=1,
+    ),
     "MOSAIC": Key(
         0.0,
         "float",

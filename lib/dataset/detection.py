@@ -57,7 +57,7 @@ class DetectionRecords:
 
     Of videos, also: video v is the images video_offsets[v] to video_offsets[v + 1] of video_offsets int64 [V + 1], in
     order of time; its name is videos[v]; frames int64 [I] counts the images as their video does; track_ids int64 [M]
-    names an object within its video, -1 where unknown.  Stills have none of these.
+    names an object within its video, -1 where unknown.  Stills have none of these, but may have track_ids.
     """
 
     class_names: tuple[str, ...]
@@ -170,9 +170,7 @@ class DetectionRecords:
         boxes, labels, difficult = self.objects(index)
         height, width = self.size(index)
         boxes /= np.float32([width, height] * 2)
-        target = to_target(boxes, labels, difficult, self.image_id(index), (height, width))
-        target.track_ids = torch.from_numpy(self.tracks(index))
-        return target
+        return to_target(boxes, labels, difficult, self.image_id(index), (height, width), self.tracks(index))
 
     def num_objects_per_class(self) -> np.ndarray:
         """int64 [C - 1]: objects of every class, in the order of class_names."""
@@ -180,23 +178,40 @@ class DetectionRecords:
 
 
 class Photograph(NamedTuple):
-    """Image `index` of a data set, uint8 BGR [H, W, 3], with its boxes float32 [N, 4] in pixels, labels [N] and
-    difficult [N]."""
+    """Image `index` of a data set, uint8 BGR [H, W, 3], with its boxes float32 [N, 4] in pixels, labels [N],
+    difficult [N] and track numbers [N]."""
 
     index: int
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    tracks: np.ndarray
+
+
+class Sample(NamedTuple):
+    """A transformed image uint8 [H, W, 3] with its boxes float32 [N, 4] in the unit square, labels [N], difficult [N]
+    and track numbers [N]; `size` is that of the file, `shown` the index of the image that is shown."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+    tracks: np.ndarray
+    size: tuple[int, int]
+    shown: int
 
 
 class DetectionDataset(torch.utils.data.Dataset):
     """Images of `records`, read and transformed; the key of an item is a sampler's Item, or its first words: epoch,
-    index, how often the index came before in the epoch, (height, width).
+    index, how often the index came before in the epoch, (height, width), anchor.
 
-    The random numbers of an item depend on seed, epoch, index and repeat only, whichever process loads it.  stand_in:
-    the next readable image takes the place of one that cannot be read, which `unreadable` {index: reason} remembers.
-    `mix` makes the epochs up to a last one use another transform.
+    The random numbers of an item depend on seed, epoch, index and repeat only, whichever process loads it; those of a
+    frame with an anchor on the anchor in place of the index, and what is drawn with them also on what the records say
+    of the anchor, so that all frames with one anchor are augmented alike.  stand_in: the next readable image takes the
+    place of one that cannot be read, for a frame with an anchor the nearest of its video, an earlier one if there is
+    any; `unreadable` {index: reason} remembers it.  `mix` makes the epochs up to a last one use another transform for
+    images without an anchor.
     """
 
     def __init__(self, records: DetectionRecords, transform, seed: int = 0, stand_in: bool = False):
@@ -214,46 +229,83 @@ class DetectionDataset(torch.utils.data.Dataset):
 
     def draw_other(self, rng):
         """(image uint8 BGR [H, W, 3], boxes [N, 4] in pixels, labels, difficult) of a random image of the set."""
-        return self.load(int(rng.integers(len(self))))[1:]
+        _, *photograph, _ = self.load(int(rng.integers(len(self))))
+        return tuple(photograph)
 
-    def sample(self, epoch: int, index: int, repeat: int = 0, output_size=None):
-        """(image uint8 [H, W, 3], boxes [N, 4] in the unit square, labels, difficult, size of the file) as arrays, and
-        the index of the image that is shown; UnreadableImage naming a file that cannot be read."""
-        shown, image, boxes, labels, difficult = self.load(index)
+    def sample(self, epoch: int, index: int, repeat: int = 0, output_size=None, anchor: int | None = None) -> Sample:
+        """The image of a key, transformed; UnreadableImage naming a file that cannot be read.  Mixed images, of several
+        photographs, have no track numbers."""
+        shown, image, boxes, labels, difficult, tracks = self.load(index) if anchor is None else self.load_frame(index)
         size = image.shape[:2]
-        rng = np.random.default_rng((self.seed, epoch, index, repeat) if repeat else (self.seed, epoch, index))
-        transform = self._mixing if epoch <= self._last_mixed_epoch else self.transform
-        image, boxes, labels, difficult = transform(image, boxes, labels, difficult, rng, output_size)
-        return np.ascontiguousarray(image), boxes, labels, difficult, size, shown
+        drawn = index if anchor is None else anchor
+        rng = np.random.default_rng((self.seed, epoch, drawn, repeat) if repeat else (self.seed, epoch, drawn))
+        if anchor is None and epoch <= self._last_mixed_epoch:
+            image, boxes, labels, difficult = self._mixing(image, boxes, labels, difficult, rng, output_size)
+            tracks = np.full(len(labels), -1)
+        else:
+            anchored = boxes if anchor is None else self._boxes_for(anchor, size)
+            choice = self.transform.draw(size, anchored, rng, output_size)
+            image, boxes, kept = self.transform.perform(choice, image, boxes, output_size)
+            labels, difficult, tracks = labels[kept], difficult[kept], tracks[kept]
+        return Sample(np.ascontiguousarray(image), boxes, labels, difficult, tracks, size, shown)
 
     def load(self, index: int) -> Photograph:
         """Image `index`, or what stands in for it: the same one for every process and every time, as long as the
         same files can be read."""
         tries = min(len(self), MAX_STAND_INS) if self.stand_in else 1
-        for step in range(tries):
-            shown = (index + step) % len(self)
+        found = self._first_readable([(index + step) % len(self) for step in range(tries)], stand_in=tries > 1)
+        if found is None:
+            first = self.unreadable[index]
+            raise UserError(f"{tries} images in a row cannot be read, the first is {first}")
+        return found
+
+    def load_frame(self, index: int) -> Photograph:
+        """Frame `index` of a video, or the nearest readable one that stands in for it: before it, else after it, never
+        of another video; where there is none, a black image without objects."""
+        video = int(self.records.video_of([index])[0])
+        first, stop = self.records.video_offsets[video : video + 2].tolist()
+        nearest = [*range(index, first - 1, -1), *range(index + 1, stop)]
+        found = self._first_readable(nearest[:MAX_STAND_INS], self.stand_in)
+        if found is not None:
+            return found
+        self.load(index)  # raises a UserError if more is gone than a video
+        nothing = np.zeros(0, np.int64)
+        image = np.zeros((*self.records.size(index), 3), np.uint8)
+        return Photograph(index, image, np.zeros((0, 4), np.float32), nothing, nothing > 0, nothing)
+
+    def _first_readable(self, candidates, stand_in: bool) -> Photograph | None:
+        """The first of these images that can be read; without stand_in an UnreadableImage if the very first cannot."""
+        for shown in candidates:
             try:
                 return self._load(shown)
             except UnreadableImage as error:
                 self.unreadable[shown] = str(error)
-                if tries == 1:
+                if not stand_in:
                     raise
-        first = self.unreadable[index]
-        raise UserError(f"{tries} images in a row cannot be read, the first is {first}")
+        return None
 
     def _load(self, index: int) -> Photograph:
-        image = self.records.read(index)
-        objects = self.records.objects(index)
-        if image.shape[:2] != self.records.size(index):
-            objects = self._fit(index, image.shape[:2], *objects)
-        return Photograph(index, image, *objects)
+        image, tracks = self.records.read(index), self.records.tracks(index)
+        boxes, labels, difficult = self.records.objects(index)
+        size = image.shape[:2]
+        if size != self.records.size(index):
+            self._tell_size(index, size)
+            boxes, good = _fit(boxes, size)
+            labels, difficult, tracks = labels[good], difficult[good], tracks[good]
+        return Photograph(index, image, boxes, labels, difficult, tracks)
+
+    def _boxes_for(self, anchor: int, size) -> np.ndarray:
+        """The boxes of the anchor for a frame that was read with that size."""
+        boxes = self.records.objects(anchor)[0]
+        return boxes if size == self.records.size(anchor) else _fit(boxes, size)[0]
 
     def __getitem__(self, key):
         """(image uint8 [H, W, 3], Target) for a key as (epoch, index)."""
-        image, boxes, labels, difficult, size, shown = self.sample(*key)
-        return image, to_target(boxes, labels, difficult, self.records.image_id(shown), size)
+        found = self.sample(*key[:5])
+        image_id = self.records.image_id(found.shown)
+        return found.image, to_target(found.boxes, found.labels, found.difficult, image_id, found.size, found.tracks)
 
-    def _fit(self, index, size, boxes, labels, difficult):
+    def _tell_size(self, index: int, size):
         """Boxes are pixels of the image as it is read; what the annotation says of its size is put aside."""
         if not self._size_told:
             said, path = self.records.size(index), self.records.image_path(index)
@@ -262,21 +314,29 @@ class DetectionDataset(torch.utils.data.Dataset):
                 path, size[1], size[0], said[1], said[0],
             )  # fmt: skip
             self._size_told = True
-        boxes = boxes.clip(0, np.float32([size[1], size[0]] * 2))
-        good = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return boxes[good], labels[good], difficult[good]
 
 
-def to_target(boxes, labels, difficult, image_id, size) -> Target:
-    """A Target of tensors from arrays: boxes float32 [N, 4] in the unit square, labels int64, difficult bool."""
+def _fit(boxes, size):
+    """The boxes [N, 4] cut to an image of `size` (height, width), and the mask [N] of those that are left."""
+    boxes = boxes.clip(0, np.float32([size[1], size[0]] * 2))
+    good = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return boxes[good], good
+
+
+def to_target(boxes, labels, difficult, image_id, size, tracks=None) -> Target:
+    """A Target of tensors from arrays: boxes float32 [N, 4] in the unit square, labels int64, difficult bool, tracks
+    int64 or None."""
     boxes = torch.from_numpy(np.ascontiguousarray(boxes, np.float32))
-    return Target(boxes, torch.from_numpy(labels), torch.from_numpy(difficult), image_id, size)
+    tracks = None if tracks is None else torch.from_numpy(tracks)
+    return Target(boxes, torch.from_numpy(labels), torch.from_numpy(difficult), image_id, size, tracks)
 
 
 def _join_videos(parts: list[DetectionRecords]) -> dict:
     """The fields of videos of the joined parts; a still among videos is a video of one frame."""
+    tracks = [np.full(len(part.labels), -1) if part.track_ids is None else part.track_ids for part in parts]
+    tracked = {"track_ids": np.concatenate(tracks)} if any(part.track_ids is not None for part in parts) else {}
     if not any(part.is_video for part in parts):
-        return {}
+        return tracked
     names = _distinct([part.name for part in parts])
     parts = [part if part.is_video else with_videos(part, np.arange(len(part) + 1)) for part in parts]
     videos = [video for part in parts for video in part.videos]
@@ -284,9 +344,8 @@ def _join_videos(parts: list[DetectionRecords]) -> dict:
         videos = [f"{name}/{video}" for name, part in zip(names, parts, strict=True) for video in part.videos]
     shifts = np.cumsum([0] + [len(part) for part in parts])
     starts = [part.video_offsets[:-1] + shift for part, shift in zip(parts, shifts[:-1], strict=True)]
-    tracks = [np.full(len(part.labels), -1) if part.track_ids is None else part.track_ids for part in parts]
     return {
-        "track_ids": np.concatenate(tracks),
+        **tracked,
         "video_offsets": np.concatenate([*starts, shifts[-1:]]),
         "videos": FlatStrings(videos),
         "frames": np.concatenate([part.frames for part in parts]),

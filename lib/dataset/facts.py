@@ -24,7 +24,7 @@ from .voc_xml import Annotation, BadAnnotation, parse_annotation
 logger = logging.getLogger(__name__)
 
 CACHE_FILE = "data_cache.json"
-VERSION = [1, cv2.__version__, PIL.__version__]
+VERSION = [2, cv2.__version__, PIL.__version__]
 NUM_THREADS = 8
 CHUNK = 64
 """Files that a thread looks at in one go."""

@@ -1,8 +1,9 @@
-"""Where an augmentation puts pixels and boxes: crops, expansion, turns and mirror images, as pure functions.
+"""Where an augmentation puts pixels and boxes: crops, expansion, turns, bends, mirror images, as pure functions.
 
 Boxes are float32 [N, 4] xyxy in pixels, sizes are (height, width).
 """
 
+import cv2
 import numpy as np
 
 ANY_CROP = -1.0
@@ -11,6 +12,19 @@ CROP_MODES = (None, 0.1, 0.3, 0.5, 0.7, 0.9, ANY_CROP)
 
 CROP_TRIES = 50
 """Crops drawn for a mode before another mode is drawn, and modes drawn before the image stays whole."""
+
+BEND_WAVES = 3
+BEND_SHIFT = 0.03
+"""Half waves of a bend along a side, at most, and how far it moves a point, at most, in parts of the side."""
+
+BEND_STEPS = 8
+OUTLINE_POINTS = 16
+"""Steps of the iteration that inverts a bend, each of which more than halves the error, and points on a side of a
+box."""
+
+PATCHES = (2, 6)
+PATCH_SIDES = (0.05, 0.15)
+"""Least and largest number of the patches that hide parts of an image, and of their sides in parts of its own."""
 
 
 def draw_crop(size, boxes, overlap: str, rng) -> tuple[int, int, int, int] | None:
@@ -74,6 +88,59 @@ def rotate_boxes(boxes, size, angle: float):
     turned = np.concatenate([centers - halves, centers + halves], axis=1).astype(np.float32)
     kept = np.flatnonzero(((centers > 0) & (centers < (width, height))).all(axis=1))
     return np.clip(turned[kept], 0, np.float32([width, height] * 2)), kept
+
+
+def bend_maps(matrix, size, seed: int) -> np.ndarray:
+    """The map [height, width, 2] for cv2.remap to an image of `size` (height, width) that bends what the matrix [2, 3]
+    of a cv2.warpAffine would put there.
+
+    The bent image shows at a point what was at that point plus a displacement: a random sum of sines that vanish on the
+    border and are so gentle that nothing is folded over.
+    """
+    height, width = size
+    xs, ys = np.arange(width), np.arange(height)
+    weights = _bend_weights(seed)
+    shifts = _sines((ys + 0.5) / height) @ weights @ _sines((xs + 0.5) / width).T
+    points = np.stack([xs + shifts[0] * width, ys[:, None] + shifts[1] * height], axis=2)
+    inverse = cv2.invertAffineTransform(matrix)
+    return (points @ inverse[:, :2].T + inverse[:, 2]).astype(np.float32)
+
+
+def bend_boxes(boxes, size, seed: int) -> np.ndarray:
+    """Boxes [N, 4] of an image of `size` (height, width) after that bend: each the box around its bent outline."""
+    along, zeros = np.linspace(0, 1, OUTLINE_POINTS), np.zeros(OUTLINE_POINTS)
+    sides = [(along, zeros), (along, zeros + 1), (zeros, along), (zeros + 1, along)]
+    outline = np.concatenate([np.stack(side, axis=1) for side in sides])
+    limits, weights = np.array([size[1], size[0]]), _bend_weights(seed)
+    low, high = boxes[:, None, :2] / limits, boxes[:, None, 2:] / limits
+    shown = low + (high - low) * outline
+    points = shown
+    for _ in range(BEND_STEPS):
+        points = shown - np.einsum("...k,ckj,...j->...c", _sines(points[..., 1]), weights, _sines(points[..., 0]))
+    points = points.clip(0, 1) * limits
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float32)
+
+
+def _bend_weights(seed: int) -> np.ndarray:
+    """Weights [2, K, K] of the products of sines along y and x that are the displacements along x and y."""
+    waves = np.arange(1, BEND_WAVES + 1)
+    weights = np.random.default_rng(seed).uniform(-1, 1, (2, BEND_WAVES, BEND_WAVES)) / np.hypot(waves[:, None], waves)
+    grid = _sines(np.linspace(0, 1, 33))
+    return weights * (BEND_SHIFT / np.abs(grid @ weights @ grid.T).max())
+
+
+def _sines(places) -> np.ndarray:
+    """[..., K]: the half waves of a bend at places in the unit interval."""
+    return np.sin(np.pi * np.asarray(places)[..., None] * np.arange(1, BEND_WAVES + 1))
+
+
+def draw_patches(size, seed: int) -> np.ndarray:
+    """Random patches [K, 4] xyxy, whole pixels of an image of `size` (height, width), of a few percent of its area."""
+    rng, (height, width) = np.random.default_rng(seed), size
+    number = rng.integers(PATCHES[0], PATCHES[1] + 1)
+    sides, places = rng.uniform(*PATCH_SIDES, (number, 2)), rng.random((number, 2))
+    low = places * (1 - sides)
+    return np.rint(np.concatenate([low, low + sides], axis=1) * (width, height, width, height)).astype(np.int64)
 
 
 def mirror_boxes(boxes, width: int) -> np.ndarray:

@@ -10,6 +10,7 @@ DATASET.ON_BAD decides (sizes are those of the image file; a box may leave it by
 | box of which less than half lies in the image                | box left out    | cut to the image | stop |
 | box partly outside the image                                 | cut to the image| cut to the image | stop |
 | object of an unknown class, without name or numeric corners  | object left out | object left out  | stop |
+| object of an image that is not listed                        | object left out | object left out  | stop |
 | image missing, empty, no image, truncated, oversized         | image left out  | image left out   | stop |
 | annotation missing, malformed, with entities                 | image left out  | image left out   | stop |
 | name in a list that leads out of the folder                  | line left out   | line left out    | stop |
@@ -72,6 +73,7 @@ CASES = {
     "no_box": Case("object", "without a box"),
     "no_number": Case("object", "whose corners are no numbers"),
     "unknown_class": Case("object", "of an unknown class"),
+    "unlisted_image": Case("object", "of an image that is not listed"),
     "missing_image": Case("image", "missing"),
     "empty_file": Case("image", "without content"),
     "no_image": Case("image", "of no known format"),

@@ -11,22 +11,69 @@ SIZE_STREAM = 1
 
 class Item(NamedTuple):
     """One image of a batch: the epoch, the index of the image, how often it came before in that epoch, and the
-    (height, width) it is wanted at, None for the usual one."""
+    (height, width) it is wanted at, None for the usual one.
+
+    A frame of a clip is augmented as the frame `anchor`, the first one of its pass; None is an image by itself.
+    `first` says that it does not continue the image before it in its row.
+    """
 
     epoch: int
     index: int
     repeat: int = 0
     size: tuple[int, int] | None = None
+    anchor: int | None = None
+    first: bool = True
 
 
-class EpochBatchSampler(Sampler):
+class PositionedSampler(Sampler):
+    """What all samplers share: an epoch can be entered at any batch, and with `endless` one iteration goes on to the
+    epochs after it, so that loading need not pause between epochs.
+
+    Each batch has one of `image_sizes`, drawn by (seed, epoch, batch), if there are any.  Subclasses say what
+    `batches(epoch, first)` are, how many (`__len__`), and set `num_images`, the images of an epoch.  A batch holds
+    `num_frames` frames of each of its rows, those of one time after those of another.
+    """
+
+    num_frames = 1
+    num_images = 0
+
+    def __init__(self, seed: int = 0, endless: bool = False, image_sizes=()):
+        self.seed, self.endless = seed, endless
+        self.image_sizes = [tuple(size) for size in image_sizes]
+        self.epoch, self.first_batch = 1, 0
+
+    def set_position(self, epoch: int, first_batch: int = 0):
+        """The next iteration starts at batch `first_batch` of `epoch`."""
+        if not 0 <= first_batch <= len(self):
+            raise ValueError(f"batch {first_batch} of an epoch of {len(self)}")
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def image_size(self, epoch: int, batch: int) -> tuple[int, int] | None:
+        """The size of the images of a batch; None is the usual one."""
+        if not self.image_sizes:
+            return None
+        rng = np.random.default_rng((self.seed, epoch, SIZE_STREAM, batch))
+        return self.image_sizes[rng.integers(len(self.image_sizes))]
+
+    def batches(self, epoch: int, first: int):
+        """Yields the batches of an epoch from number `first` on as lists of Items."""
+        raise NotImplementedError
+
+    def __iter__(self):
+        epoch, first = self.epoch, self.first_batch
+        while True:
+            yield from self.batches(epoch, first)
+            if not self.endless or not len(self):
+                return
+            epoch, first = epoch + 1, 0
+
+
+class EpochBatchSampler(PositionedSampler):
     """Yields batches as lists of Items.
 
     The order of an epoch depends on (seed, epoch) only.  `repeats` float [I] says how often each image comes in an
     epoch on average (once without): its whole part always, the rest by a systematic draw, so that all epochs are of
-    one length.  drop_last leaves out an incomplete last batch, unless it is the only one.  Each batch has one of
-    `image_sizes`, drawn by (seed, epoch, batch), if there are any.  One iteration yields the rest of one epoch; with
-    `endless` it goes on to the epochs after it, so that loading need not pause between epochs.
+    one length.  drop_last leaves out an incomplete last batch, unless it is the only one.
     """
 
     def __init__(
@@ -40,19 +87,12 @@ class EpochBatchSampler(Sampler):
         repeats=None,
         image_sizes=(),
     ):
+        super().__init__(seed, endless, image_sizes)
         self.num_images, self.batch_size = num_images, batch_size
-        self.shuffle, self.seed, self.drop_last, self.endless = shuffle, seed, drop_last, endless
-        self.image_sizes = [tuple(size) for size in image_sizes]
+        self.shuffle, self.drop_last = shuffle, drop_last
         self.num_items = num_images if repeats is None else int(round(float(np.sum(repeats))))
         # Scaled so that they add up to a whole number, the length of every epoch.
         self._repeats = None if repeats is None else np.asarray(repeats) * (self.num_items / np.sum(repeats))
-        self.epoch, self.first_batch = 1, 0
-
-    def set_position(self, epoch: int, first_batch: int = 0):
-        """The next iteration starts at batch `first_batch` of `epoch`."""
-        if not 0 <= first_batch <= len(self):
-            raise ValueError(f"batch {first_batch} of an epoch of {len(self)}")
-        self.epoch, self.first_batch = epoch, first_batch
 
     def order(self, epoch: int) -> np.ndarray:
         """The indices of the images of that epoch, in its order."""
@@ -66,32 +106,20 @@ class EpochBatchSampler(Sampler):
         chosen = order[np.minimum(np.searchsorted(edges, marks, side="right"), self.num_images - 1)]
         return rng.permutation(chosen) if self.shuffle else chosen
 
-    def image_size(self, epoch: int, batch: int) -> tuple[int, int] | None:
-        """The size of the images of a batch; None is the usual one."""
-        if not self.image_sizes:
-            return None
-        rng = np.random.default_rng((self.seed, epoch, SIZE_STREAM, batch))
-        return self.image_sizes[rng.integers(len(self.image_sizes))]
-
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         if self.drop_last:
             return max(self.num_items // self.batch_size, min(self.num_items, 1))
         return -(-self.num_items // self.batch_size)
 
-    def __iter__(self):
-        epoch, first = self.epoch, self.first_batch
-        while True:
-            order = self.order(epoch)
-            repeats = count_earlier(order)
-            for batch in range(first, len(self)):
-                span = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-                size = self.image_size(epoch, batch)
-                pairs = zip(order[span].tolist(), repeats[span].tolist(), strict=True)
-                yield [Item(epoch, index, repeat, size) for index, repeat in pairs]
-            if not self.endless or not len(self):
-                return
-            epoch, first = epoch + 1, 0
+    def batches(self, epoch: int, first: int):
+        order = self.order(epoch)
+        repeats = count_earlier(order)
+        for batch in range(first, len(self)):
+            span = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            size = self.image_size(epoch, batch)
+            pairs = zip(order[span].tolist(), repeats[span].tolist(), strict=True)
+            yield [Item(epoch, index, repeat, size) for index, repeat in pairs]
 
 
 def count_earlier(values) -> np.ndarray:

@@ -94,8 +94,7 @@ def _shows(least: float, shape: Shape, before: np.ndarray, after: np.ndarray) ->
 def paint_scene(rng: np.random.Generator, height: int, width: int, shapes: list[Shape], class_names) -> np.ndarray:
     """An image uint8 BGR [height, width, 3] of the planned objects over a cluttered ground, as a camera sees it."""
     image = draw_background(rng, height, width)
-    light = Light(rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.6), rng.uniform(0, 0.6), rng.uniform(0.02, 0.12))
-    kinds = [*(kind for kind in MORE_CLASS_NAMES if kind not in class_names), *DISTRACTORS]
+    light, kinds = random_light(rng), distractor_kinds(class_names)
     distractors = []
     for _ in range(rng.integers(0, 3)):
         kind, size = kinds[rng.integers(len(kinds))], min(height, width) * _random_size(rng)
@@ -103,11 +102,11 @@ def paint_scene(rng: np.random.Generator, height: int, width: int, shapes: list[
         shape = Shape(kind, x, y, size, rng.uniform(0, 2 * math.pi), aspect, rng.uniform(-1, 1))
         distractors.append(replace(shape, hue=rng.uniform(0, 6)))
     for shape in distractors:
-        draw_shape(image, _made_visible(rng, image, shape), light)
+        draw_shape(image, made_visible(rng, shape, _behind(image, shape)), light)
     for shape in shapes:
-        hue = _random_hue(rng, class_names.index(shape.kind) / len(class_names))
-        draw_shape(image, _made_visible(rng, image, replace(shape, hue=hue)), light)
-    return expose(rng, image)
+        hue = class_hue(rng, shape.kind, class_names)
+        draw_shape(image, made_visible(rng, replace(shape, hue=hue), _behind(image, shape)), light)
+    return Exposure.draw(rng)(rng, image)
 
 
 def _random_hue(rng: np.random.Generator, place: float) -> float:
@@ -119,16 +118,35 @@ def _random_hue(rng: np.random.Generator, place: float) -> float:
     return rng.uniform(0, 6) if rng.random() < 0.1 else (6 * place + rng.normal(0, 0.45)) % 6
 
 
-def _made_visible(rng: np.random.Generator, image: np.ndarray, shape: Shape) -> Shape:
-    """The shape with that of five random surfaces which differs most from what lies behind it."""
+def class_hue(rng: np.random.Generator, kind: str, class_names) -> float:
+    """A hue for an object of a class."""
+    return _random_hue(rng, class_names.index(kind) / len(class_names))
+
+
+def random_light(rng: np.random.Generator) -> Light:
+    """The light of a scene."""
+    return Light(rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.6), rng.uniform(0, 0.6), rng.uniform(0.02, 0.12))
+
+
+def distractor_kinds(class_names) -> list[str]:
+    """The forms that are no class."""
+    return [*(kind for kind in MORE_CLASS_NAMES if kind not in class_names), *DISTRACTORS]
+
+
+def made_visible(rng: np.random.Generator, shape: Shape, behind: np.ndarray) -> Shape:
+    """The shape with that of five random surfaces that differs most from the mean colour [3] behind it."""
+    seeds = [int(seed) for seed in rng.integers(2**31, size=5)]
+    looks = [replace(shape, seed=seed) for seed in seeds]
+    return max(looks, key=lambda look: np.abs(mean_colour(look) - behind).sum())
+
+
+def _behind(image: np.ndarray, shape: Shape) -> np.ndarray:
+    """The mean BGR colour of the part of an image that a shape will cover, about."""
     height, width = image.shape[:2]
     reach = 0.5 * shape.size
     x1, x2 = np.clip([shape.x - reach, shape.x + reach], 0, width).astype(int)
     y1, y2 = np.clip([shape.y - reach, shape.y + reach], 0, height).astype(int)
-    behind = np.array(cv2.mean(image[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)])[:3])
-    seeds = [int(seed) for seed in rng.integers(2**31, size=5)]
-    looks = [replace(shape, seed=seed) for seed in seeds]
-    return max(looks, key=lambda look: np.abs(mean_colour(look) - behind).sum())
+    return np.array(cv2.mean(image[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)])[:3])
 
 
 def draw_scene(rng: np.random.Generator, height: int, width: int, class_names=CLASS_NAMES) -> tuple:
@@ -150,8 +168,9 @@ def clouds(rng: np.random.Generator, height: int, width: int, cells: int, channe
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
 
 
-def draw_background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A cluttered image uint8 [height, width, 3] without objects: clouds, fields of texture, lines, arcs, letters."""
+def draw_background(rng: np.random.Generator, height: int, width: int, scribbles: int = 1) -> np.ndarray:
+    """A cluttered image uint8 [height, width, 3] without objects: clouds, fields of texture, and `scribbles` times
+    lines, arcs and letters."""
     low = random_colour(rng).astype(np.float32)
     high = low + np.float32(0.4) * (random_colour(rng).astype(np.float32) - low)
     half = (height + 1) // 2, (width + 1) // 2  # clouds are smooth: half the resolution shows all of them
@@ -161,7 +180,8 @@ def draw_background(rng: np.random.Generator, height: int, width: int) -> np.nda
     image = cv2.resize(np.clip(coarse, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
     for _ in range(rng.integers(0, 3)):
         _lay_field(rng, image)
-    _scribble(rng, image)
+    for _ in range(scribbles):
+        _scribble(rng, image)
     return image
 
 
@@ -205,26 +225,42 @@ def _lay_field(rng: np.random.Generator, image: np.ndarray) -> None:
     blend(image, paint, np.clip(distance + 0.5, 0, 1) * np.float32(rng.uniform(0.2, 0.7)))
 
 
-def expose(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """What camera and light do to the whole image: falling light, blur, contrast, brightness, and noise."""
-    height, width = image.shape[:2]
-    angle, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.6)
-    gain, offset = rng.uniform(0.65, 1.25), rng.uniform(-25, 30)
-    blur, sigma, motion = rng.random(), rng.uniform(0.4, 1.3), int(rng.integers(3, 7))
-    noise = 11 * rng.random() ** 2
-    if blur < 0.35:
-        image = cv2.GaussianBlur(image, (0, 0), sigma)
-    elif blur < 0.45:
-        kernel = np.zeros((motion, motion), np.float32)
-        kernel[motion // 2] = 1 / motion
-        spin = cv2.getRotationMatrix2D((motion // 2, motion // 2), math.degrees(angle), 1)
-        kernel = cv2.warpAffine(kernel, spin, (motion, motion))
-        image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    xs = (np.arange(width, dtype=np.float32) / width - 0.5) * math.cos(angle)
-    ys = (np.arange(height, dtype=np.float32) / height - 0.5) * math.sin(angle)
-    field = gain * (1 + fall * (xs[None, :] + ys[:, None]))
-    grain = rng.standard_normal((height, width), np.float32) * np.float32(noise)
-    grain += np.float32(offset + 128 * (1 - gain))
-    out = image * field[..., None]
-    out += grain[..., None]
-    return cv2.convertScaleAbs(np.maximum(out, 0, out=out))
+class Exposure(NamedTuple):
+    """What camera and light do to a whole image: falling light, blur, contrast, brightness, and noise."""
+
+    angle: float
+    fall: float
+    gain: float
+    offset: float
+    blur: float
+    sigma: float
+    motion: int
+    noise: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Exposure":
+        """A random one."""
+        angle, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.6)
+        gain, offset = rng.uniform(0.65, 1.25), rng.uniform(-25, 30)
+        blur, sigma, motion = rng.random(), rng.uniform(0.4, 1.3), int(rng.integers(3, 7))
+        return cls(angle, fall, gain, offset, blur, sigma, motion, 11 * rng.random() ** 2)
+
+    def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """The image uint8 [H, W, 3] as this camera sees it; the generator makes the noise."""
+        height, width = image.shape[:2]
+        if self.blur < 0.35:
+            image = cv2.GaussianBlur(image, (0, 0), self.sigma)
+        elif self.blur < 0.45:
+            kernel = np.zeros((self.motion, self.motion), np.float32)
+            kernel[self.motion // 2] = 1 / self.motion
+            spin = cv2.getRotationMatrix2D((self.motion // 2, self.motion // 2), math.degrees(self.angle), 1)
+            kernel = cv2.warpAffine(kernel, spin, (self.motion, self.motion))
+            image = cv2.filter2D(image, -1, kernel / kernel.sum())
+        xs = (np.arange(width, dtype=np.float32) / width - 0.5) * math.cos(self.angle)
+        ys = (np.arange(height, dtype=np.float32) / height - 0.5) * math.sin(self.angle)
+        field = self.gain * (1 + self.fall * (xs[None, :] + ys[:, None]))
+        grain = rng.standard_normal((height, width), np.float32) * np.float32(self.noise)
+        grain += np.float32(self.offset + 128 * (1 - self.gain))
+        out = image * field[..., None]
+        out += grain[..., None]
+        return cv2.convertScaleAbs(np.maximum(out, 0, out=out))

@@ -2,7 +2,8 @@
 
 Images are uint8 [H, W, 3], BGR as OpenCV reads them, and leave in the colour order of the configuration; boxes come
 in as pixels and leave in the unit square of the output.  Every image is resampled exactly once: a crop is a view, and
-it is resized straight into its rectangle of the output canvas, which also is the expand step.  Boxes are mapped by the
+it is resized straight into its rectangle of the output canvas, which also is the expand step; a turn or a bend is made
+in the same step.  Boxes are mapped by the
 very integers that place the pixels, so the two cannot drift apart.  All random numbers of an image are drawn first
 (`TrainTransform.draw`), from the generator handed in; applying them is deterministic.
 """
@@ -15,10 +16,13 @@ import numpy as np
 
 from ..utils.errors import UserError
 from .geometry import (
+    bend_boxes,
+    bend_maps,
     crop_boxes,
     cropped_size,
     draw_crop,
     draw_expand,
+    draw_patches,
     mirror_boxes,
     rotate_boxes,
     scale_span,
@@ -54,7 +58,8 @@ class Augmentation:
 
     crop is (x, y, width, height) in pixels of the image; expand (x, y, width, height) the place of the crop on a
     canvas of that width and height, in pixels of the crop; angle turns the crop about its centre, in degrees
-    anticlockwise; hue in OpenCV's half degrees; keep_small switches the filter of small boxes off.
+    anticlockwise; bend and patches are the seeds of an elastic bend and of patches that hide parts, None for none; hue
+    in OpenCV's half degrees; keep_small switches the filter of small boxes off.
     """
 
     crop: tuple[int, int, int, int] | None = None
@@ -67,6 +72,8 @@ class Augmentation:
     mirror: bool = False
     interpolation: int = cv2.INTER_LINEAR
     keep_small: bool = False
+    bend: int | None = None
+    patches: int | None = None
 
 
 class TrainTransform:
@@ -77,7 +84,8 @@ class TrainTransform:
     IoU of the drawn mode; objects whose shorter side is below min_box_size of the output are left out; pixel_means, in
     color_order, is the colour around an expanded image.  An image whose objects would all be lost is only resized.
     Images without objects are augmented like the others and stay empty.  rotation is (largest angle in degrees,
-    probability); the corners that it bares get that colour too.
+    probability); the corners that it bares get that colour too.  elastic_prob is the probability of a gentle bend,
+    dropout_prob that of patches in that colour; what they hide stays an object.
     """
 
     def __init__(
@@ -90,10 +98,13 @@ class TrainTransform:
         color_order: str = "BGR",
         crop_prob: float = 1.0,
         rotation: tuple[float, float] = (0.0, 0.0),
+        elastic_prob: float = 0.0,
+        dropout_prob: float = 0.0,
     ):
         self.image_size = tuple(int(side) for side in image_size)
         self.prob, self.crop_overlap, self.min_box_size = prob, crop_overlap, min_box_size
         self.crop_prob, self.rotation = crop_prob, rotation
+        self.elastic_prob, self.dropout_prob = elastic_prob, dropout_prob
         self.color_order = color_order
         means = pixel_means[::-1] if color_order == "RGB" else pixel_means
         self.mean_color = tuple(int(value) for value in np.clip(np.rint(means), 0, 255))
@@ -105,11 +116,9 @@ class TrainTransform:
         numpy Generator; output_size (height, width), image_size without it.  Returns (image uint8 [height, width, 3]
         in color_order, boxes float32 [M, 4] xyxy in the unit square, labels [M], difficult [M]).
         """
-        output_size = output_size or self.image_size
         choice = self.draw(image.shape[:2], boxes, rng, output_size)
-        boxes, kept = self._map_boxes(choice, image.shape[:2], boxes, output_size)
-        boxes /= np.float32(output_size[::-1] * 2)
-        return self._render(image, choice, output_size), boxes, labels[kept], difficult[kept]
+        image, boxes, kept = self.perform(choice, image, boxes, output_size)
+        return image, boxes, labels[kept], difficult[kept]
 
     def draw(self, size, boxes, rng, output_size=None) -> Augmentation:
         """All random decisions for an image of `size` (height, width) with these boxes [N, 4] xyxy pixels."""
@@ -121,7 +130,7 @@ class TrainTransform:
         return choice
 
     def draw_looks(self, rng) -> Augmentation:
-        """The decisions that do not depend on the image: colours, mirror, angle, interpolation."""
+        """The decisions that do not depend on the image: colours, mirror, angle, interpolation, bend, patches."""
         brightness, contrast, hue, saturation, mirror = rng.random(5)
         largest, prob = self.rotation
         return Augmentation(
@@ -132,14 +141,22 @@ class TrainTransform:
             saturation=rng.uniform(0.5, 1.5) if saturation < 0.5 else 1.0,
             mirror=bool(mirror < 0.5),
             interpolation=INTERPOLATIONS[rng.integers(len(INTERPOLATIONS))],
+            bend=_draw_seed(self.elastic_prob, rng),
+            patches=_draw_seed(self.dropout_prob, rng),
         )
 
-    def apply(self, choice: Augmentation, image, boxes, output_size):
+    def perform(self, choice: Augmentation, image, boxes, output_size=None):
         """What the decisions make of an image uint8 BGR [H, W, 3] and its boxes [N, 4] xyxy pixels.
 
-        Returns the output image in color_order, the boxes [M, 4] that lie in it in pixels of it, small ones too, and
-        their indices [M].
+        Returns the output image in color_order, the boxes [M, 4] that remain in the unit square, and their indices [M].
         """
+        output_size = output_size or self.image_size
+        boxes, kept = self._map_boxes(choice, image.shape[:2], boxes, output_size)
+        boxes /= np.float32(output_size[::-1] * 2)
+        return self._render(image, choice, output_size), boxes, kept
+
+    def apply(self, choice: Augmentation, image, boxes, output_size):
+        """As `perform`, but the boxes [M, 4] are those that lie in the output, in pixels of it, small ones too."""
         boxes, kept = self._map_boxes(replace(choice, keep_small=True), image.shape[:2], boxes, output_size)
         return self._render(image, choice, output_size), boxes, kept
 
@@ -158,12 +175,21 @@ class TrainTransform:
         shown = [("input", image, boxes)]
         image, boxes = crop_image(image, choice.crop), crop_boxes(boxes, choice.crop)[0]
         shown.append(("crop", image, boxes))
-        if choice.angle:
-            size = image.shape[:2]
-            image, boxes = self._turn(image, choice, size), rotate_boxes(boxes, size, choice.angle)[0]
+        size = image.shape[:2]
+        if self.rotation[0]:
+            if choice.angle:
+                image = self._turn(image, replace(choice, bend=None), size)
+                boxes = rotate_boxes(boxes, size, choice.angle)[0]
             shown.append(("rotate", image, boxes))
+        if self.elastic_prob:
+            if choice.bend is not None:
+                image, boxes = self._turn(image, replace(choice, angle=0), size), bend_boxes(boxes, size, choice.bend)
+            shown.append(("elastic", image, boxes))
         image = distort(np.array(image), choice)
         shown.append(("distort", image, boxes))
+        if self.dropout_prob:
+            image = self._hide(np.array(image), choice)
+            shown.append(("dropout", image, boxes))
         if choice.expand is not None:
             x, y, width, height = choice.expand
             canvas = np.full((height, width, 3), self.mean_color, np.uint8)
@@ -195,6 +221,8 @@ class TrainTransform:
         if choice.angle:
             boxes, inside = rotate_boxes(boxes, (height, width), choice.angle)
             kept = kept[inside]
+        if choice.bend is not None:
+            boxes = bend_boxes(boxes, (height, width), choice.bend)
         boxes = boxes * np.float32([(x2 - x1) / width, (y2 - y1) / height] * 2) + np.float32([x1, y1, x1, y1])
         if choice.mirror:
             boxes = mirror_boxes(boxes, output_size[1])
@@ -204,14 +232,14 @@ class TrainTransform:
         return boxes[large], kept[large]
 
     def _render(self, image, choice: Augmentation, output_size) -> np.ndarray:
-        """The output image: one resize, or one turn, of the crop into its rectangle."""
+        """The output image: one resize, or one turn and bend, of the crop into its rectangle."""
         x1, y1, x2, y2 = self._place(choice, image.shape[:2], output_size)
         view = crop_image(image, choice.crop)
-        if choice.angle:
+        if choice.angle or choice.bend is not None:
             output = self._turn(view, choice, (y2 - y1, x2 - x1))
         else:
             output = cv2.resize(view, (x2 - x1, y2 - y1), interpolation=choice.interpolation)
-        output = distort(output, choice)
+        output = self._hide(distort(output, choice), choice)
         if choice.expand is not None:
             patch, output = output, _plain_image(output_size, self.mean_color).copy()
             output[y1:y2, x1:x2] = patch
@@ -220,10 +248,26 @@ class TrainTransform:
         return reorder(output, self.color_order)
 
     def _turn(self, view, choice: Augmentation, output_size) -> np.ndarray:
-        """The crop turned about its centre and resized in one step."""
+        """The crop turned about its centre, resized and bent in one step."""
         flags = cv2.INTER_LINEAR if choice.interpolation == cv2.INTER_AREA else choice.interpolation  # not for turns
         matrix = turn_and_resize(view.shape[:2], choice.angle, output_size)
-        return cv2.warpAffine(view, matrix, output_size[::-1], flags=flags, borderValue=self.mean_color)
+        if choice.bend is None:
+            return cv2.warpAffine(view, matrix, output_size[::-1], flags=flags, borderValue=self.mean_color)
+        maps = bend_maps(matrix, output_size, choice.bend)
+        border = cv2.BORDER_CONSTANT if choice.angle else cv2.BORDER_REPLICATE
+        return cv2.remap(view, maps, None, flags, borderMode=border, borderValue=self.mean_color)
+
+    def _hide(self, image, choice: Augmentation) -> np.ndarray:
+        """The image with its patches painted over, in place."""
+        if choice.patches is not None:
+            for x1, y1, x2, y2 in draw_patches(image.shape[:2], choice.patches):
+                image[y1:y2, x1:x2] = self.mean_color
+        return image
+
+
+def _draw_seed(prob: float, rng) -> int | None:
+    """A seed with that probability; nothing is drawn for 0."""
+    return int(rng.integers(2**31)) if prob and rng.random() < prob else None
 
 
 @lru_cache(maxsize=32)
@@ -244,10 +288,19 @@ class EvalTransform:
         height, width = output_size or (self.height, self.width)
         return reorder(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), self.color_order)
 
+    def draw(self, size, boxes, rng=None, output_size=None) -> Augmentation:
+        """As TrainTransform.draw, without chance: nothing changes."""
+        return Augmentation()
+
+    def perform(self, choice: Augmentation, image, boxes, output_size=None):
+        """As TrainTransform.perform: every object stays."""
+        height, width = image.shape[:2]
+        return self.resize(image, output_size), boxes / np.float32([width, height] * 2), np.arange(len(boxes))
+
     def __call__(self, image, boxes, labels, difficult, rng=None, output_size=None):
         """As TrainTransform.__call__, without chance: every object stays."""
-        height, width = image.shape[:2]
-        return self.resize(image, output_size), boxes / np.float32([width, height] * 2), labels, difficult
+        image, boxes, _ = self.perform(Augmentation(), image, boxes, output_size)
+        return image, boxes, labels, difficult
 
 
 def create_transforms(cfg, train: bool):
@@ -264,6 +317,8 @@ def create_transforms(cfg, train: bool):
         data.COLOR_ORDER,
         data.CROP_PROB,
         (data.ROTATION, data.ROTATION_PROB),
+        data.ELASTIC_PROB,
+        data.DROPOUT_PROB,
     )
 
 

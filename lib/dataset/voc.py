@@ -6,18 +6,16 @@ A kind is a parser from plain arguments to `DetectionRecords`, registered in DAT
 import logging
 from collections import Counter
 from dataclasses import replace
-from functools import lru_cache
-
-import numpy as np
 
 from ..utils.class_names import IMAGENET_VID_CLASSES, VOC_CLASSES
-from ..utils.errors import UserError, nearest
+from ..utils.errors import UserError
+from .assembly import ClassTable, build_records, check_any_known
 from .detection import DATASETS, DetectionRecords
 from .facts import FileFacts
-from .inspection import Checks, Finding, Findings, check_boxes, check_image
+from .inspection import Checks, Finding, Findings
 from .split import NO_PLAN
 from .voc_layout import choose_sets, default_sets, open_folders
-from .voc_xml import Annotation, BadAnnotation
+from .voc_xml import BadAnnotation
 
 logger = logging.getLogger(__name__)
 
@@ -54,21 +52,18 @@ def read_custom(roots, sets, role, class_names=(), plan=NO_PLAN, where=_WHERE, c
     folders = open_folders(roots, plan, facts)
     chosen = _choose(folders, sets, role, where)
     level = logging.INFO if role == "train" else logging.DEBUG
-    class_names = tuple(class_names) or discover_classes(folders, facts, level)
-    _check_names(class_names)
+    classes = ClassTable(class_names or discover_classes(folders, facts, level))
     entries = {folder: {} for folder, _ in chosen}
     for folder, split in dict.fromkeys(chosen):
         for entry in folder.entries(split, findings):
             if entries[folder].setdefault(entry.image, entry) is not entry:
                 findings.add("listed_twice", Finding(entry.image, entry.annotation))
     num_images = sum(map(len, entries.values())) + findings.count(*_WITHOUT_ENTRY)
-    parts = [
-        _build(list(found.values()), class_names, folder.name, facts, findings) for folder, found in entries.items()
-    ]
+    parts = [_build(list(found.values()), classes, folder.name, facts, findings) for folder, found in entries.items()]
     facts.save()
     names = " + ".join(f"{folder.name}/{split}" for folder, split in chosen)
     records = DetectionRecords.concat(parts)
-    _check_classes(records, findings)
+    check_any_known(records, findings, _DISCOVERY_HINT if classes.names in (VOC_CLASSES, IMAGENET_VID_CLASSES) else "")
     report = findings.conclude(num_images, len(records), names)
     return replace(records, name=names, exif=checks.exif, report=report)
 
@@ -103,89 +98,8 @@ def _choose(folders, sets, role: str, where: str) -> list:
     return chosen
 
 
-def _check_names(names):
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(f"DATASET.CLASSES: '{repeated[0]}' is named twice")
-    if not all(name.strip() for name in names):
-        raise UserError(f"DATASET.CLASSES: name {[bool(n.strip()) for n in names].index(False) + 1} is empty")
-
-
-def _check_classes(records: DetectionRecords, findings: Findings):
-    """UserError if all objects are of unknown classes; otherwise the nearest names go into the line on the screen."""
-    unknown = findings.found["unknown_class"]
-    if not unknown:
-        return
-    counts = Counter(finding.detail for finding in unknown)
-    if not findings.num_known:
-        hint = _DISCOVERY_HINT if records.class_names in (VOC_CLASSES, IMAGENET_VID_CLASSES) else ""
-        raise UserError(f"{unknown[0]}{hint}; not one of {len(unknown)} objects is of a known class")
-    told = [f"{count} times {detail.partition('; allowed')[0]}" for detail, count in counts.most_common(4)]
-    findings.hints.append(", ".join(told) + (f" and {len(counts) - 4} other names" if len(counts) > 4 else ""))
-
-
-def _build(entries, class_names, name: str, facts: FileFacts, findings: Findings) -> DetectionRecords:
+def _build(entries, classes: ClassTable, name: str, facts: FileFacts, findings: Findings) -> DetectionRecords:
     """The records of one folder."""
-    label_of = {text: label for label, text in enumerate(class_names, 1)}
-    kept, sizes, counts, numbers, labels, boxes, difficult = [], [], [], [], [], [], []
     images = facts.images([entry.image for entry in entries])
     annotations = facts.annotations([entry.annotation for entry in entries])
-    for entry, image, found in zip(entries, images, annotations, strict=True):
-        size = _check_entry(entry, image, found, findings)
-        if size is None:
-            continue
-        known = _known_objects(entry, found, label_of, class_names, findings)
-        kept.append(entry)
-        sizes.append(size)
-        counts.append(len(known))
-        numbers += [found.numbers[i] for i in known]
-        labels += [label_of[found.names[i]] for i in known]
-        boxes += [found.boxes[i] for i in known]
-        difficult += [found.difficult[i] for i in known]
-    owner = np.repeat(np.arange(len(kept)), counts)
-
-    def place(position: int) -> Finding:
-        entry, (height, width) = kept[owner[position]], sizes[owner[position]]
-        corners = ", ".join(f"{value:g}" for value in boxes[position])
-        return Finding(entry.image, entry.annotation, numbers[position], f"{corners} in {width} x {height} pixels")
-
-    limits = np.asarray(sizes, np.float64).reshape(-1, 2)[owner][:, ::-1]
-    cleaned, good = check_boxes(np.asarray(boxes, np.float64).reshape(-1, 4) - 1, limits, findings, place)
-    return DetectionRecords.build(
-        class_names,
-        [entry.image for entry in kept],
-        [entry.key for entry in kept],
-        sizes,
-        cleaned[good],
-        np.asarray(labels, np.int64)[good],
-        np.asarray(difficult, bool)[good],
-        np.bincount(owner[good], minlength=len(kept)),
-        name,
-    )
-
-
-def _check_entry(entry, image, found: Annotation | BadAnnotation, findings: Findings):
-    """The size (height, width) of an image, or None if it or its annotation cannot be used."""
-    place = Finding(entry.image, entry.annotation)
-    if isinstance(found, BadAnnotation):
-        findings.add(found.case, place._replace(detail=str(found)))
-        return None
-    return check_image(image, found.size, place, findings)
-
-
-def _known_objects(entry, found: Annotation, label_of: dict, class_names, findings: Findings) -> list[int]:
-    """Positions of the objects of known classes; the other ones and those that are incomplete go to the findings."""
-    for number, case, detail in found.faults:
-        findings.add(case, Finding(entry.image, entry.annotation, number, detail))
-    known = [position for position, name in enumerate(found.names) if name in label_of]
-    findings.num_known += len(known)
-    for position, name in enumerate(found.names):
-        if name not in label_of:
-            detail = _unknown_class(name, class_names)
-            findings.add("unknown_class", Finding(entry.image, entry.annotation, found.numbers[position], detail))
-    return known
-
-
-@lru_cache(maxsize=1024)
-def _unknown_class(name: str, class_names) -> str:
-    return f"class '{name}' is unknown; {nearest(name, class_names)}"
+    return build_records(entries, images, annotations, classes, name, findings, first_pixel=1)[0]

@@ -48,12 +48,12 @@ class ListedFolder:
         the class is absent, only difficult, or present; the absent ones are left out.
         """
         source, found = self._lists[split], []
-        lines = _read_lines(source)
+        lines = read_lines(source)
         for number, line in lines:
             place = f"{source}, line {number}"
             if not line:
                 findings.add("blank_line", Finding(detail=place))
-            elif _leads_out(line):
+            elif leads_out(line):
                 findings.add("outside_folder", Finding(detail=f"{place}: '{line}' is no name below {self._images}"))
             else:
                 found += self._entry(line, place, findings)
@@ -84,8 +84,8 @@ class ListedFolder:
 
     def listed_annotations(self) -> list[str]:
         """The annotations of the images of all lists, as far as they exist."""
-        lines = {line for source in self._lists.values() for _, line in _read_lines(source)}
-        lines = {line for line in lines if line and not _leads_out(line)}
+        lines = {line for source in self._lists.values() for _, line in read_lines(source)}
+        lines = {line for line in lines if line and not leads_out(line)}
         stems = {text for line in lines for text in (line, line.rsplit(None, 1)[0])}
         stems |= {os.path.splitext(text)[0] for text in stems if text.lower().endswith(IMAGE_TYPES)}
         paths = (str(self._annotations / f"{stem}.xml") for stem in sorted(stems))
@@ -176,10 +176,7 @@ def open_folders(roots, plan: SplitPlan, facts: FileFacts) -> list:
     """The folders in VOC layout that the roots (paths) are or hold."""
     found, labels = [], []
     for root in roots:
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise UserError(f"DATASET.DATASET_DIR: there is no folder {root}; {_where_it_ends(root)}")
-        root = root if root.name not in ("", ".", "..") else root.resolve()
+        root = existing_folder(root)
         folders = _listed_folders(root, facts)
         if not folders:
             labels.append(root.name)
@@ -189,8 +186,17 @@ def open_folders(roots, plan: SplitPlan, facts: FileFacts) -> list:
     return found
 
 
-def choose_sets(folders, sets, where: str) -> list:
-    """[(folder, split)] for `sets`, a list of split names and [year, split] pairs; `where` is the key in messages.
+def existing_folder(root) -> Path:
+    """The folder of DATASET.DATASET_DIR, by a path that has a name; UserError if there is none."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"DATASET.DATASET_DIR: there is no folder {root}; {_where_it_ends(root)}")
+    return root if root.name not in ("", ".", "..") else root.resolve()
+
+
+def choose_sets(folders, sets, where: str, file: str = "ImageSets/Main/{}.txt") -> list:
+    """[(folder, split)] for `sets`, a list of split names and [year, split] pairs; messages name the key `where` and
+    the file of a set.
 
     A name alone means that set in every folder that offers it.  A year means the folders of that year, or one that
     has no year in its name.  UserError if no folder offers a set.
@@ -208,7 +214,7 @@ def choose_sets(folders, sets, where: str) -> list:
         if not matches:
             offered = {name for folder in candidates for name in folder.offers()}
             raise UserError(
-                f"{where}: {places} has no image set '{split}' (ImageSets/Main/{split}.txt); {nearest(split, offered)}"
+                f"{where}: {places} has no image set '{split}' ({file.format(split)}); {nearest(split, offered)}"
             )
         chosen += matches
     return chosen
@@ -266,7 +272,7 @@ def _lists(folder: Path) -> dict:
     return {}
 
 
-def _read_lines(source: Path) -> list[tuple[int, str]]:
+def read_lines(source: Path) -> list[tuple[int, str]]:
     """The lines of a list with their numbers, without spaces at their ends; blank ones too."""
     try:
         text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -278,7 +284,7 @@ def _read_lines(source: Path) -> list[tuple[int, str]]:
     return list(enumerate(lines if lines[-1] else lines[:-1], 1))
 
 
-def _leads_out(text: str) -> bool:
+def leads_out(text: str) -> bool:
     """Whether a name of a list is no path below a folder."""
     parts = os.path.normpath(text.replace("\\", "/")).replace("\\", "/").split("/")
     return parts[0] in ("", "..") or bool(os.path.splitdrive(text)[0]) or "\0" in text

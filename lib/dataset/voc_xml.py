@@ -22,7 +22,8 @@ class Annotation(NamedTuple):
 
     names [N]; boxes [N] of [xmin, ymin, xmax, ymax] as in the file; difficult [N]; numbers [N], which object of the
     file each is, from 1; size (height, width) or None where it is missing; the file name of the image ('' where it is
-    missing); faults, a list of [number, case of inspection.CASES, detail] for each object that is not among the N.
+    missing); faults, a list of [number, case of inspection.CASES, detail] for each object that is not among the N;
+    tracks [N], the name of each object throughout its video, '' where it has none.
     """
 
     names: list
@@ -32,6 +33,7 @@ class Annotation(NamedTuple):
     size: tuple[int, int] | None
     filename: str
     faults: list
+    tracks: list
 
 
 def parse_annotation(path: str) -> Annotation:
@@ -40,7 +42,7 @@ def parse_annotation(path: str) -> Annotation:
     if root.tag != "annotation":
         raise BadAnnotation(f"{path}: the root element is <{root.tag}>; a VOC annotation has <annotation>")
     filename = (root.findtext("filename") or "").strip()
-    found = Annotation([], [], [], [], _read_size(root.find("size")), filename, [])
+    found = Annotation([], [], [], [], _read_size(root.find("size")), filename, [], [])
     for number, element in enumerate(root.iterfind("object"), 1):
         name = (element.findtext("name") or "").strip()
         box, case, detail = _read_box(element.find("bndbox"))
@@ -53,6 +55,7 @@ def parse_annotation(path: str) -> Annotation:
             found.boxes.append(box)
             found.difficult.append((element.findtext("difficult") or "").strip().lower() in ("1", "true"))
             found.numbers.append(number)
+            found.tracks.append((element.findtext("trackid") or "").strip())
     return found
 
 

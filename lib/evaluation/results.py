@@ -1,7 +1,8 @@
 """Results files: the detections of a set of images as a JSON list in COCO's format, class names beside the numbers.
 
 An entry is {"image_id", "category_id": label from 1, "category_name", "bbox": [x1, y1, x2 - x1, y2 - y1] in 0-based
-pixels, "score"}.  The name decides which class an entry belongs to; the number is for tools that know no names.
+pixels, "score"}.  The name decides which class an entry belongs to; the number is for tools that know no names.  The
+image_id of a frame of a video is "video/000012".
 """
 
 import json
@@ -18,7 +19,8 @@ import torch
 
 from ..structures import Detections, Target
 from ..utils.errors import UserError, nearest
-from .voc_map import pixel_boxes, scores_array
+from .image_metric import pixel_boxes, scores_array
+from .tracks import frame_of
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,12 @@ MAX_PIXELS = 1e9
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
+def written_id(image_id):
+    """What results files call an image: its id, or "video/000012" for frame 12 of a video, which is (video, 12)."""
+    frame = frame_of(image_id)
+    return image_id if frame is None else f"{frame[0]}/{frame[1]:06d}"
+
+
 def to_results(detections: list[Detections], targets: list[Target]) -> list[dict]:
     """The entries of some images, in the order of the detections; "category_name" only where class names are known."""
     entries = []
@@ -37,9 +45,9 @@ def to_results(detections: list[Detections], targets: list[Target]) -> list[dict
         corners[:, 2:] = np.round(corners[:, 2:] - corners[:, :2], BOX_DECIMALS)
         # The shortest text of a float32 keeps every score apart from its neighbours, also near 1, with few digits.
         scores = scores_array(found, target.image_id).astype(np.float32).astype(str).tolist()
-        names = found.names if found.class_names else None
+        names, image_id = found.names if found.class_names else None, written_id(target.image_id)
         for k, (label, bbox, score) in enumerate(zip(found.labels.tolist(), corners.tolist(), scores, strict=True)):
-            entry = {"image_id": target.image_id, "category_id": label}
+            entry = {"image_id": image_id, "category_id": label}
             if names:
                 entry["category_name"] = names[k]
             entries.append(entry | {"bbox": bbox, "score": float(score)})
@@ -95,7 +103,8 @@ def load_results(path, class_names) -> dict:
     """Read a results file: image_id -> Detections in pixels (float64), best first, images in the order of the file.
 
     Entries are matched to class_names (without the background) by "category_name", by "category_id" only in a file
-    without names.  An image_id that is a list becomes a tuple.  Equal scores keep the order of the file.
+    without names.  Equal scores keep the order of the file.  The image_ids are those of the file, which `written_id`
+    makes of those of targets; [video, frame] is read like "video/000012", and another list becomes a tuple.
     Raises UserError for anything that is not such a file, with the index of the entry, counted from 0.
     """
     text = _read_text(path)
@@ -125,7 +134,7 @@ class _Columns:
                 raise ValueError
             self.boxes.extend(bbox)
             self.scores.append(score)
-            image_id = tuple(image_id) if isinstance(image_id, list) else image_id
+            image_id = written_id(tuple(image_id)) if isinstance(image_id, list) else image_id
             row = self.images.get(image_id)
             if row is None:
                 row = self._new_image(image_id)

@@ -5,11 +5,13 @@ import math
 import torch
 from torch import nn
 
+from ..layers.bottleneck_lstm import BottleneckLSTM
 from .ssds.head import Head, TowerHead
 
 
 def initialize_weights(model: nn.Module, prior_probability: float | None = None, sigmoid: bool = False) -> None:
-    """He initialisation (arXiv 1502.01852) for convolutions, identity for norms, small values for the head.
+    """He initialisation (arXiv 1502.01852) for convolutions, identity for norms, small values for the head; memories
+    have a rule of their own.
 
     The head starts near equal scores for all classes; with larger values the first hard negatives, chosen among
     thousands of priors, dominate everything.  With `prior_probability` every prior starts with that much belief in an
@@ -24,6 +26,8 @@ def initialize_weights(model: nn.Module, prior_probability: float | None = None,
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+    for cell in (m for m in model.modules() if isinstance(m, BottleneckLSTM)):
+        cell.reset_parameters()
     for head in (m for m in model.modules() if isinstance(m, (Head, TowerHead))):
         for layer in [*head.loc_predictors(), *head.conf_predictors()]:
             nn.init.normal_(layer.weight, std=0.01)

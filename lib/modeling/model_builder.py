@@ -14,6 +14,7 @@ from ..utils.errors import UserError
 from ..utils.timm_models import is_timm
 from .initialize import initialize_weights
 from .nets import NETS, Backbone
+from .nets.interleaved import InterleavedBackbone, Policy, check_strides, usual_small_net
 from .nets.timm_backbone import build_timm_backbone, has_timm_weights
 from .pretrained import IMAGENET_WEIGHTS
 from .ssds import SSD, SSDS
@@ -21,6 +22,7 @@ from .ssds.detector import source_map_sizes
 from .ssds.head import build_head
 from .ssds.neck import Neck, NeckSpec
 
+INTERLEAVED = "lstm_ssd_interleaved"
 PRIOR_PROBABILITY = 0.01  # RetinaNet, arXiv 1708.02002, section 4.1
 
 
@@ -50,6 +52,7 @@ def create_model(cfg) -> SSD:
     detector = SSD(backbone, neck, head, priors, model.IMAGE_SIZE, priors_at)
     rare = None if cfg.CRITERION.CONF_LOSS == "multibox" else PRIOR_PROBABILITY
     initialize_weights(detector, rare, has_sigmoid_scores(cfg))
+    detector.switch_memory(model.RNN.IN_USE)
     return detector
 
 
@@ -60,7 +63,19 @@ def _priors_at(image_size, map_sizes, ratios, sizes, clip):
 
 
 def create_backbone(cfg) -> Backbone:
-    """The base network of cfg.MODEL alone."""
+    """The base network of cfg.MODEL alone; two in one where the variant is interleaved."""
+    base, rnn = _create_net(cfg), cfg.MODEL.RNN
+    if cfg.MODEL.SSDS != INTERLEAVED:
+        return base
+    name = usual_small_net(base) if rnn.SMALL_NETS == "auto" else rnn.SMALL_NETS
+    small = NETS.get(name, "MODEL.RNN.SMALL_NETS")()
+    check_strides(base, small, name)
+    # async is a way of running the fixed policy's parts, which belongs to whoever runs the frames.
+    policies = [Policy(kind, rnn.INTERVAL, rnn.ADAPT_THRESHOLD) for kind in (rnn.POLICY, rnn.TRAIN_POLICY)]
+    return InterleavedBackbone(base, small, *policies)
+
+
+def _create_net(cfg) -> Backbone:
     model = cfg.MODEL
     if is_timm(model.NETS):
         if model.PRETRAINED == "imagenet" and not has_timm_weights(model.NETS):
@@ -93,6 +108,9 @@ def create_neck(cfg, backbone: Backbone, num_ratios: int | None) -> Neck:
         align_corners=model.ALIGN_CORNERS,
         width=model.NECK_WIDTH,
         repeats=model.NECK_REPEATS,
+        cell_levels=model.RNN.CELL_LEVELS,
+        cell_channels=tuple(model.RNN.CELL_CHANNELS),
+        cell_bound=model.RNN.CELL_BOUND,
     )
     return SSDS.get(model.SSDS)(backbone, spec)
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..structures import Batch, Detections
 from ..utils.device import autocast
 from ..utils.meters import LossMeter, StopWatch
+from ..utils.state import keep_rows
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ class Evaluator:
                 for batch in clip:
                     batch_size = len(batch.images)
                     images = self.normalize(batch.images.to(self.device, non_blocking=True))
+                    first = batch.first[None].to(self.device) if model.is_recurrent else None
                     network.start()
                     with autocast(self.device, self.dtype):
-                        predictions = model(images, state)
+                        predictions = model(images, keep_rows(state, batch_size), first)
                     network.stop(batch_size)
                     state = predictions.state
                     if criterion is not None:

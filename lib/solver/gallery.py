@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from ..dataset.image_header import UnreadableImage
+from ..evaluation import written_id
 from ..utils.draw import draw_truth_and_detections
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ class Gallery:
 
     def write(self, writer, tag: str, step: int, folder: Path | None = None) -> None:
         """Draw the pictures to TensorBoard under `tag`, and to JPEG files in `folder` where it is given."""
-        for image_id, (found, target) in self._found.items():
-            index = self._index[image_id]
+        for key, (found, target) in self._found.items():
+            index, image_id = self._index[key], written_id(key)
             try:
                 image = self.records.read(index)
             except UnreadableImage as error:  # gone since it was scored

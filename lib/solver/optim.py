@@ -61,29 +61,48 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["lr_factor"]
 
 
+class EpochLengths:
+    """How many optimizer steps the epochs have: the first `num_first` so many, the later ones another number."""
+
+    def __init__(self, first: int, num_first: int = 0, later: int | None = None):
+        self.first, self.num_first = first, num_first
+        self.later = first if later is None else later
+
+    def epochs_at(self, step: int) -> float:
+        """Epochs that are over after so many steps."""
+        turn = self.first * self.num_first
+        return step / self.first if step < turn else self.num_first + (step - turn) / self.later
+
+    def total(self, epochs: int) -> int:
+        """Steps of so many epochs."""
+        num_first = min(self.num_first, epochs)
+        return self.first * num_first + self.later * (epochs - num_first)
+
+
 class LearningRate:
-    """The learning rate of every optimizer step, a pure function of the step number.
+    """The learning rate of every optimizer step, a pure function of the step number.  `steps_per_epoch` is a number, or
+    EpochLengths where epochs differ.
 
     The schedules count epochs from 1 after WARM_UP_EPOCHS epochs at the base rate, as the reference family does;
     SGDR (arXiv 1608.03983) falls within the epoch too and reaches nothing only after the last step.  A linear ramp
     over the first steps multiplies all that.
     """
 
-    def __init__(self, cfg, steps_per_epoch: int):
+    def __init__(self, cfg, steps_per_epoch: "int | EpochLengths"):
         schedule = cfg.TRAIN.LR_SCHEDULER
         if schedule.SCHEDULER == "step" and not schedule.STEPS:
             raise UserError("TRAIN.LR_SCHEDULER.STEPS: is empty, but SCHEDULER step takes its period from it")
         self.schedule = schedule
         self.base = cfg.TRAIN.OPTIMIZER.LEARNING_RATE
-        self.steps_per_epoch = steps_per_epoch
+        self.lengths = EpochLengths(steps_per_epoch) if isinstance(steps_per_epoch, int) else steps_per_epoch
         self.hold = schedule.WARM_UP_EPOCHS
         self.epochs = cfg.TRAIN.MAX_EPOCHS - self.hold
-        self.ramp = min(schedule.WARM_UP_ITERATIONS, cfg.TRAIN.MAX_EPOCHS * steps_per_epoch // 10)
+        self.ramp = min(schedule.WARM_UP_ITERATIONS, self.lengths.total(cfg.TRAIN.MAX_EPOCHS) // 10)
 
     def at(self, step: int) -> float:
         """The rate of optimizer step `step`, counted from 0."""
         ramp = min(1.0, (step + 1) / (self.ramp + 1))
-        passed = step / self.steps_per_epoch - self.hold  # epochs of the schedule behind us
+        passed = self.lengths.epochs_at(step) - self.hold  # epochs of the schedule behind us
         return self.base * ramp * (1.0 if passed < 0 else self._factor(passed))
 
     def _factor(self, passed: float) -> float:

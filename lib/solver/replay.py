@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from ..config.loader import load_config
+from ..config.stages import stage_of
 from ..layers.normalize import Normalize
 from ..modeling.model_builder import create_criterion, create_model
 from ..structures import Batch, Clip, Predictions, Target
 from ..utils.device import autocast
 from ..utils.errors import UserError
 from . import checkpoint as ckpt
-from .optim import freeze_outside_scope, hold_frozen_norms
+from .optim import hold_frozen_norms
 from .replay_report import Image, Run, bad_boxes, finding, report
+from .stages import enter_stage
 from .step_guard import FORMAT
-from .task import DetectionTask
+from .task import DetectionTask, state_for
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +63,10 @@ def run_step(task: DetectionTask, saved: dict, clips: list[Clip], dtype, paths: 
     task.model.load_state_dict(saved["model"])
     task.zero_grad()
     torch.set_rng_state(saved["rng"]["torch"])
-    run = Run()
+    run, state = Run(), saved.get("recurrent")
     for number, clip in enumerate(clips):
         with _watched(task, run) as seen:
-            losses, _ = task(clip, None, lambda: autocast(CPU, dtype))
+            losses, state = task(clip, state_for(clip, state), lambda: autocast(CPU, dtype))
         (sum(losses.values()) / saved["config"]["TRAIN"]["ACCUMULATE"]).backward()
         run.losses.append({name: value.item() for name, value in losses.items()})
         run.norms = {n: p.grad.norm().item() for n, p in task.model.named_parameters() if p.grad is not None}
@@ -72,14 +74,14 @@ def run_step(task: DetectionTask, saved: dict, clips: list[Clip], dtype, paths: 
         boxes_finite = all(target.boxes.isfinite().all() for batch in clip for target in batch.targets)
         if run.culprit < 0 and (number == len(clips) - 1 or not (boxes_finite and run.finite)):
             run.culprit = number
-            run.images = [image for batch, found in zip(clip, seen, strict=True)
+            run.images = [image for batch, found in zip(clip, _frames(seen, clip), strict=True)
                           for image in _images(task, batch, found, paths)]  # fmt: skip
     return run
 
 
 @contextmanager
 def _watched(task: DetectionTask, run: Run) -> Iterator[list[Predictions]]:
-    """Inside, the predictions of every frame are collected, and `run` learns which module breaks first."""
+    """Inside, the predictions are collected, and `run` learns which module breaks first."""
     seen = []
 
     def watch(name: str):
@@ -108,6 +110,13 @@ def _finite(value) -> bool:
     elif not isinstance(value, (tuple, list)):
         return True
     return all(_finite(part) for part in value)
+
+
+def _frames(seen: list[Predictions], clip: Clip) -> list[Predictions]:
+    """The predictions of each frame of a clip, which the detector made of all frames in one run."""
+    (whole,), sizes = seen, [len(batch.images) for batch in clip]
+    parts = zip(whole.loc.split(sizes), whole.conf.split(sizes), strict=True)
+    return [Predictions(loc, conf, whole.priors) for loc, conf in parts]
 
 
 @torch.no_grad()
@@ -158,7 +167,7 @@ def _create_task(cfg, saved: dict, path: Path) -> DetectionTask:
         raise UserError(
             f"{path}: its weights do not fit the model of this version ({error})".splitlines()[0]
         ) from error
-    freeze_outside_scope(model, cfg.TRAIN.TRAINABLE_SCOPE)
+    enter_stage(model, stage_of(cfg, saved["position"]["epoch"] + 1), cfg.TRAIN.TRAINABLE_SCOPE)
     model.train()
     hold_frozen_norms(model)
     return DetectionTask(model, create_criterion(cfg), Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS))

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from ..config.effective import flatten_config, save_config
 from ..config.loader import update_derived
-from ..dataset.dataset_factory import check_num_classes, create_loader, create_records
+from ..config.stages import stage_of
+from ..dataset.dataset_factory import check_num_classes, create_records
 from ..dataset.transforms import create_transforms
 from ..layers.normalize import Normalize
 from ..modeling.model_builder import create_criterion, create_model, has_sigmoid_scores
@@ -23,8 +24,9 @@ from .base_weights import load_base_weights
 from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
 from .run import adopt_inputs, check_same_run, checkpoints_to_test, find_run, make_way, run_content, warn_of_meanings
 from .scoring import Scorer
+from .stages import create_stage_loaders, enter_stage, epoch_lengths, tell_stages
 from .step_guard import StepGuard
-from .task import DetectionTask
+from .task import DetectionTask, state_for
 from .train_state import GivenUp, Stopped, StopRequest, TrainState
 from .visualize import run_visualize
 from .writer import RunWriter
@@ -74,25 +76,23 @@ class Solver:
     def train(self) -> None:
         """Train up to MAX_EPOCHS, from where the run in EXP_DIR stands."""
         cfg, epochs = self.cfg, self.cfg.TRAIN.MAX_EPOCHS
-        loader = create_loader(cfg, "train", self.records["train"])
+        loaders = create_stage_loaders(cfg, self.records["train"])
         dtype = resolve_precision(cfg.TRAIN.AMP, self.device, training=True)
         freeze_outside_scope(self.model, cfg.TRAIN.TRAINABLE_SCOPE)
-        steps_per_epoch = math.ceil(len(loader) / cfg.TRAIN.ACCUMULATE)
-        state = TrainState(cfg, self.model, steps_per_epoch, dtype == torch.float16, self.device)
+        state = TrainState(cfg, self.model, epoch_lengths(cfg, loaders), dtype == torch.float16, self.device)
         self._resume(state)
         if self._is_over(state):
             self._tell_end(state)
             return
-        logger.info(
-            "training on %d images, %d batches of up to %d an epoch, arithmetic %s",
-            len(loader.records), len(loader), cfg.TRAIN.BATCH_SIZE, str(dtype or torch.float32).removeprefix("torch."),
-        )  # fmt: skip
+        tell_stages(cfg, loaders, dtype)
         task = DetectionTask(self.model, create_criterion(cfg), self.normalize)
-        self.guard = StepGuard(cfg, state, loader.records, dtype)
+        self.guard = StepGuard(cfg, state, self.records["train"], dtype)
         with StopRequest() as stop:
             while not self._is_over(state):
+                stage = stage_of(cfg, state.epoch + (not self._map_is_owed(state)))
+                enter_stage(self.model, stage, cfg.TRAIN.TRAINABLE_SCOPE)
                 if not self._map_is_owed(state):
-                    self._train_epoch(task, state, loader, partial(autocast, self.device, dtype), stop)
+                    self._train_epoch(task, state, loaders[stage.clips], partial(autocast, self.device, dtype), stop)
                 save = due(state.epoch, cfg.TRAIN.CHECKPOINTS_EPOCHS, epochs)
                 if stop.received is None and self._map_is_owed(state):
                     if save:  # a run that is killed in a long evaluation does not lose the epoch
@@ -131,10 +131,11 @@ class Solver:
         num_batches = len(loader)
         title = f"epoch {state.epoch + 1}/{cfg.MAX_EPOCHS}"
         with tqdm(total=loader.num_images, desc=title, unit="img", disable=None, leave=False) as bar:
-            bar.update(state.batch * cfg.BATCH_SIZE)
+            bar.update(state.batch * loader.num_images // num_batches)
             watch.start()
             lap.start()
             for clip in loader:
+                state.recurrent = state_for(clip, state.recurrent)
                 self.guard.begin(clip)
                 clip = [batch.to(self.device) for batch in clip]
                 with_step = (state.batch + 1) % cfg.ACCUMULATE == 0 or state.batch + 1 == num_batches
@@ -142,9 +143,10 @@ class Solver:
                 state.batch += 1
                 meter.add(losses)
                 whole.add(losses)
-                watch.events += len(clip[0].images)
-                lap.events += len(clip[0].images)
-                bar.update(len(clip[0].images))
+                num_images = sum(len(batch.images) for batch in clip)
+                watch.events += num_images
+                lap.events += num_images
+                bar.update(num_images)
                 if with_step and state.step % cfg.LOG_EVERY == 0 or state.batch == num_batches:
                     watch.stop(0)
                     bar.set_postfix(self._log_step(meter.pop(), state, watch.rate), refresh=False)
@@ -155,7 +157,7 @@ class Solver:
                 if with_step and state.batch < num_batches and self._iterations_are_due(state.step):
                     self.guard.check_noted()
                     self._save(state)
-        state.epoch, state.batch = state.epoch + 1, 0
+        state.epoch, state.batch, state.recurrent = state.epoch + 1, 0, None
         state.to_score = self._map_is_due(state.epoch)
         lap.stop(0)
         logger.info(
@@ -167,7 +169,7 @@ class Solver:
     def _train_step(self, task, state: TrainState, clip, context, with_step: bool) -> dict:
         """Forward and backward of a clip and, `with_step`, the optimizer step; returns the losses."""
         rate = state.learning_rate.at(state.step)
-        losses, _ = task(clip, None, context)
+        losses, state.recurrent = task(clip, state.recurrent, context)
         total = sum(losses.values())
         self.guard.check_losses(losses, total, clip, rate)
         state.scaler.scale(total / self.cfg.TRAIN.ACCUMULATE).backward()
@@ -193,7 +195,7 @@ class Solver:
         self.guard.check_noted()
         scalars = {f"Train/{name}": value for name, value in losses.items()}
         scalars |= {"Train/loss": total, "Train/lr": rate, "Train/images_per_second": images_per_second}
-        scalars["Train/epoch"] = state.step / state.learning_rate.steps_per_epoch
+        scalars["Train/epoch"] = state.learning_rate.lengths.epochs_at(state.step)
         self.writer.scalars(scalars, state.step)
         return {name.removesuffix("_loss"): f"{value:.3f}" for name, value in losses.items()} | {"lr": f"{rate:.2g}"}
 
@@ -305,6 +307,7 @@ class Solver:
         ckpt.check_wiring(content, path, self.cfg)
         ckpt.warn_of_inputs(self.cfg, content, path)
         epoch = ckpt.epoch_of(path)
+        self.model.switch_memory(stage_of(self.cfg, epoch).clips)
         return content.get("position", {"epoch": epoch, "step": epoch})
 
     # ---------------------------------------------------------------------------------------------- visualize

@@ -39,7 +39,7 @@ class StepGuard:
         weights = state.model.state_dict()
         self._buffers = {name: b for name, b in state.model.named_buffers() if name in weights}
         self._buffers_before = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        self._rng_before = None
+        self._rng_before = self._recurrent_before = None
         self._step = -1
         self._clips: list[Clip] = []
         self._losses: list[dict[str, float]] = []
@@ -56,6 +56,7 @@ class StepGuard:
                 if self._buffers:  # torch refuses empty lists
                     torch._foreach_copy_(list(self._buffers_before.values()), list(self._buffers.values()))
                 self._rng_before = torch.get_rng_state()
+                self._recurrent_before = self.state.recurrent
             self._clips.append(clip)
         boxes = torch.cat([target.boxes for batch in clip for target in batch.targets])
         if not boxes.isfinite().all():
@@ -113,7 +114,7 @@ class StepGuard:
         """What a replay file holds: the state of the run before the step, the step's batches, and what came out."""
         state = self.state.state_dict()
         state["model"] = {**state["model"], **self._buffers_before}
-        state["rng"]["torch"] = self._rng_before
+        state["rng"]["torch"], state["recurrent"] = self._rng_before, self._recurrent_before
         index = {self.records.image_id(i): i for i in range(len(self.records))}
         return {
             "replay": FORMAT,

@@ -2,17 +2,25 @@
 
 from contextlib import nullcontext
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.normalize import Normalize
 from ..structures import Clip, Predictions
 from ..utils.errors import UserError
+from ..utils.state import detach_state
+
+
+def state_for(clip: Clip, state):
+    """The recurrent state that a clip goes on from: none where all its rows begin, since the maps of what is over may
+    have had another size."""
+    return None if clip[0].first.all() else state
 
 
 class DetectionTask(nn.Module):
     """Detector and criterion as one module: the unit that is distributed and compiled.
 
-    forward(clip, state) -> (dict of scalar losses, averaged over the frames; the state to carry on, detached).
+    forward(clip, state) -> (dict of scalar losses over all its frames as one batch; the state to carry on, detached).
     Truncated back-propagation through time lives here and nowhere else: gradients flow within the clip, and the
     state that leaves it is cut off.
     """
@@ -23,18 +31,16 @@ class DetectionTask(nn.Module):
 
     def forward(self, clip: Clip, state=None, autocast=nullcontext) -> tuple[dict[str, Tensor], object]:
         """`autocast` is a function that returns the context in which the network runs; the criterion runs outside."""
-        totals: dict[str, Tensor] = {}
-        for batch in clip:
-            with autocast():
-                predictions = self._predict(batch.images, state)
-            state = predictions.state
-            for name, loss in self.criterion(predictions, batch.targets).items():
-                totals[name] = totals[name] + loss / len(clip) if name in totals else loss / len(clip)
-        return totals, _detach(state)
+        images = torch.cat([batch.images for batch in clip]) if len(clip) > 1 else clip[0].images
+        first = torch.stack([batch.first for batch in clip]) if self.model.is_recurrent else None
+        with autocast():
+            predictions = self._predict(images, state, first)
+        targets = [target for batch in clip for target in batch.targets]
+        return self.criterion(predictions, targets), detach_state(predictions.state)
 
-    def _predict(self, images: Tensor, state) -> Predictions:
+    def _predict(self, images: Tensor, state, first: Tensor | None) -> Predictions:
         try:
-            return self.model(self.normalize(images), state)
+            return self.model(self.normalize(images), state, first)
         except ValueError as error:
             if len(images) > 1 or "more than 1 value per channel" not in str(error):
                 raise
@@ -42,15 +48,3 @@ class DetectionTask(nn.Module):
                 "TRAIN.BATCH_SIZE: a batch of one image leaves batch norm a single value where the map has one cell; "
                 "train on at least 2 images, in batches of at least 2"
             ) from error
-
-
-def _detach(state):
-    """The recurrent state without its history; nested tuples, lists and dicts are followed."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    if isinstance(state, (tuple, list)):
-        detached = [_detach(part) for part in state]
-        return type(state)(*detached) if hasattr(state, "_fields") else type(state)(detached)
-    if isinstance(state, dict):
-        return {name: _detach(part) for name, part in state.items()}
-    return state

@@ -7,17 +7,22 @@ import torch
 from torch import nn
 
 from ..utils.errors import UserError
+from ..utils.state import map_state
 from .optim import LearningRate, WeightAverage, create_optimizer
+
+YOUNGER = ("to_score", "recurrent")
+"""Entries that old checkpoints lack, without harm."""
 
 
 class TrainState:
     """Model, optimizer, averaged weights, gradient scaler, position in the data and best score of a run.
 
     `epoch` counts the finished epochs, `batch` the batches done in the one after them, `step` the optimizer steps;
-    `to_score` says that the weights at the end of the last finished epoch are still to be evaluated.
+    `to_score` says that the weights at the end of the last finished epoch are still to be evaluated.  `recurrent` is
+    the state that the videos of the next clip go on from, None at the start of an epoch and without memory.
     """
 
-    def __init__(self, cfg, model: nn.Module, steps_per_epoch: int, scale_gradients: bool, device: torch.device):
+    def __init__(self, cfg, model: nn.Module, steps_per_epoch, scale_gradients: bool, device: torch.device):
         self.model = model
         self.device = device
         self.optimizer = create_optimizer(cfg, model)
@@ -27,6 +32,7 @@ class TrainState:
         self.restart_average()
         self.epoch = self.batch = self.step = 0
         self.to_score = False
+        self.recurrent = None
         self.best: dict = {}
 
     def restart_average(self) -> None:
@@ -44,12 +50,13 @@ class TrainState:
             "rng": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
             "to_score": self.to_score,
+            "recurrent": self.recurrent,
             "best": dict(self.best),
         }
 
     def load_state_dict(self, state: dict, path) -> None:
         """Continue from a saved state; UserError where it belongs to another optimizer or set of parameters."""
-        missing = [name for name in self.state_dict() if name not in state and name != "to_score"]
+        missing = [name for name in self.state_dict() if name not in state and name not in YOUNGER]
         if missing:
             raise UserError(
                 f"{path}: holds no {', '.join(missing)} to continue with; start a new run from its weights with "
@@ -73,6 +80,7 @@ class TrainState:
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])
         self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
         self.to_score = state.get("to_score", False)
+        self.recurrent = map_state(lambda part: part.to(self.device), state.get("recurrent"))
         self.best = dict(state["best"])
 
     @contextmanager

@@ -185,6 +185,7 @@ def feature_pictures(
     end of the base that is tapped, are left out."""
     features, state = model.backbone(scene.images, None, model.neck.inserts())
     sources, _ = model.neck(features, state)
+    features = model.backbone.maps_of(features)
     conf = class_scores(model(scene.images).conf[0].float(), sigmoid).amax(1).cpu()
     names = [f"base layer {tap_name(tap)}" for tap in model.backbone.taps]
     names.append("end of the base" if model.backbone.split_at is None else "end of the coarse path")

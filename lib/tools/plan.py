@@ -69,11 +69,11 @@ def draw_rate(rule: LearningRate, epochs: int, title: str):
     """The learning rate over the epochs as a matplotlib figure."""
     from matplotlib.figure import Figure
 
-    total = epochs * rule.steps_per_epoch
+    total = rule.lengths.total(epochs)
     steps = sorted({*range(0, total, max(1, total // 2000)), *range(min(total, rule.ramp + 2)), total - 1})
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="learning rate", title=title, xlim=(0, epochs))
-    axes.plot([step / rule.steps_per_epoch for step in steps], [rule.at(step) for step in steps])
+    axes.plot([rule.lengths.epochs_at(step) for step in steps], [rule.at(step) for step in steps])
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -140,7 +140,7 @@ def collect_facts(cfg, model: SSD, config: str, classes_assumed: bool, images: i
         macs=count_macs(model, size),
         training=_training_memory(cfg, model),
         inference=_inference_memory(cfg, model),
-        rate=RateFacts(images, images_assumed, rule.steps_per_epoch, cfg.TRAIN.MAX_EPOCHS, rate_points(cfg, rule)),
+        rate=RateFacts(images, images_assumed, rule.lengths.first, cfg.TRAIN.MAX_EPOCHS, rate_points(cfg, rule)),
     )
     return plan, rule
 
@@ -258,7 +258,7 @@ def _inference_memory(cfg, model: SSD) -> Memory:
 
 def rate_points(cfg, rule: LearningRate) -> list[tuple[int, float, float, str]]:
     """(step, epochs passed, rate, what happens there) where the learning rate is worth a look, in order."""
-    schedule, per_epoch = cfg.TRAIN.LR_SCHEDULER, rule.steps_per_epoch
+    schedule, per_epoch = cfg.TRAIN.LR_SCHEDULER, rule.lengths.first
     last = cfg.TRAIN.MAX_EPOCHS * per_epoch - 1
     start = rule.hold * per_epoch
     points = {quarter * (last - start) // 4 + start: "" for quarter in range(1, 4)} if start < last else {}

@@ -44,19 +44,20 @@ def draw_objects(cfg, records: DetectionRecords, num_images: int) -> tuple[Objec
     dataset, transform = loader.dataset, loader.dataset.transform
     transform._render = lambda image, choice, output_size: _blank(output_size)
     smallest, shown, lost = transform.min_box_size, [], []
-    for epoch, index, repeat, _ in _first_items(loader.sampler, num_images):
+    for item in _first_items(loader.sampler, num_images):
+        key = item.epoch, item.index, item.repeat, None, item.anchor
         transform.min_box_size = 0.0
-        _, boxes, labels, *_ = dataset.sample(epoch, index, repeat)
+        _, boxes, labels, *_ = dataset.sample(*key)
         sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
         if (sides < smallest + 1e-6).any():
             # Once more with the filter: the random numbers are the same, but an image that would lose everything is not
             # augmented at all.
             transform.min_box_size = smallest
-            _, kept, kept_labels, *_ = dataset.sample(epoch, index, repeat)
+            _, kept, kept_labels, *_ = dataset.sample(*key)
             small = np.argsort(sides)[: max(0, len(boxes) - len(kept))]
-            lost.append((boxes[small], labels[small], np.full(len(small), index)))
+            lost.append((boxes[small], labels[small], np.full(len(small), item.index)))
             boxes, labels = kept, kept_labels
-        shown.append((boxes, labels, np.full(len(labels), index)))
+        shown.append((boxes, labels, np.full(len(labels), item.index)))
     return _with_area(_join(shown), "after augmentation"), _join(lost)
 
 

@@ -14,7 +14,7 @@ def is_report(path: Path, mark: str) -> bool:
 
 
 def number(text: str) -> int:
-    """The number of images that --images gives; argparse calls it by the name of this function."""
+    """The number that an option such as --images gives; argparse calls it by the name of this function."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: 1 and more")

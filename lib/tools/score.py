@@ -8,7 +8,7 @@ import torch
 from ..commands import run_command
 from ..config import CommandLineParser, load_config
 from ..dataset.dataset_factory import create_records
-from ..evaluation import VOCMeanAP, format_table, load_results
+from ..evaluation import VOCMeanAP, format_table, load_results, written_id
 from ..structures import Detections
 from ..utils.errors import UserError
 from ..utils.log import setup_logging
@@ -26,7 +26,7 @@ def score_results(records, path, set_name: str = "test") -> VOCMeanAP:
     class_names = tuple(records.class_names)
     index_of = {}
     for index in range(len(records)):
-        image_id = records.image_id(index)
+        image_id = written_id(records.image_id(index))
         if index_of.setdefault(image_id, index) != index:
             raise UserError(f"two images of the {set_name} sets are named {image_id!r}: results cannot tell them apart")
     found = load_results(path, class_names)

@@ -26,10 +26,23 @@ IMAGENET_VID_CLASSES = (
     "n02129604", "n04468005", "n01662784", "n04530566", "n02062744", "n02391049",
 )  # fmt: skip
 
+IMAGENET_VID_NAMES = (
+    "airplane", "antelope", "bear", "bicycle", "bird", "bus", "car", "cattle", "dog", "domestic_cat", "elephant", "fox",
+    "giant_panda", "hamster", "horse", "lion", "lizard", "monkey", "motorcycle", "rabbit", "red_panda", "sheep",
+    "snake", "squirrel", "tiger", "train", "turtle", "watercraft", "whale", "zebra",
+)  # fmt: skip
+"""The words for the synsets of IMAGENET_VID_CLASSES, in the same order."""
+
 
 def known_class_names(dataset: str, given=()) -> tuple[str, ...]:
     """The names given, else those that the kind of data set implies; empty where only the data can tell."""
-    return tuple(given) or {"voc": VOC_CLASSES, "coco": COCO_CLASSES, "imagenet": IMAGENET_VID_CLASSES}.get(dataset, ())
+    implied = {
+        "voc": VOC_CLASSES,
+        "coco": COCO_CLASSES,
+        "imagenet": IMAGENET_VID_CLASSES,
+        "imagenet_vid": IMAGENET_VID_NAMES,
+    }
+    return tuple(given) or implied.get(dataset, ())
 
 
 def published_class_names(num_classes: int) -> tuple[str, ...]:

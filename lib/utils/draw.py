@@ -66,6 +66,15 @@ def draw_detections(image, detections, threshold: float = 0.4) -> np.ndarray:
     return draw_boxes(image, boxes, captions, labels)
 
 
+def draw_note(image, text: str) -> np.ndarray:
+    """A copy of the image with a line of text in its top left corner, left out where the image is too small for it."""
+    image = _bgr_copy(image)
+    patch = _text_patch(drawable_text(text), _caption_size(image), WHITE, INK)
+    if patch.shape[0] <= image.shape[0] and patch.shape[1] <= image.shape[1]:
+        _paste(image, patch, 0, 0)
+    return image
+
+
 def draw_truth_and_detections(image, target, detections, class_names=(), threshold: float = 0.4) -> np.ndarray:
     """A copy of the image with the truth in thin dashes of black and white, the detections in solid lines.
 
@@ -223,7 +232,7 @@ def _draw_captions(image, boxes, captions, colors) -> None:
     wanted = [i for i in np.flatnonzero(shown) if captions[i]]
     seen, placed = boxes[shown], np.empty((0, 4))
     areas = (seen[:, 2:] - seen[:, :2] + 1).prod(axis=1)
-    size = max(SMALLEST_TEXT, round(0.018 * (height * width) ** 0.5))
+    size = _caption_size(image)
     for i in wanted:
         caption = _fit_text(captions[i], size, width - 2 * _padding(size))
         if not caption:
@@ -270,6 +279,11 @@ def _readable_on(color) -> tuple[int, int, int]:
     """Black or white, whichever contrasts more with the colour (WCAG 2 relative luminance)."""
     blue, green, red = ((value / 255) ** 2.2 for value in color)
     return BLACK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else WHITE
+
+
+def _caption_size(image) -> int:
+    """The height of a capital letter that suits the size of the image."""
+    return max(SMALLEST_TEXT, round(0.018 * (image.shape[0] * image.shape[1]) ** 0.5))
 
 
 def _padding(text_height: int) -> int:

@@ -1,6 +1,9 @@
-"""Running sums that stay on the device until somebody reads them."""
+"""Running sums that stay on the device until somebody reads them, and clocks."""
 
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -57,3 +60,39 @@ class StopWatch:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+class PartTimer:
+    """A StopWatch for each part of a job; none runs, and no device is waited for, unless `enabled`.
+
+    >>> with timer.part("network", len(images)):
+    ...     predictions = model(images)
+    """
+
+    def __init__(self, device: torch.device, enabled: bool = False):
+        self.device, self.enabled = device, enabled
+        self.parts: dict[str, StopWatch] = {}
+
+    @contextmanager
+    def part(self, name: str, events: int = 1) -> Iterator[None]:
+        """The block is a stretch of this part, in which so many events happen; one that fails is not counted."""
+        if not self.enabled:
+            yield
+            return
+        watch = self.parts.setdefault(name, StopWatch(self.device))
+        watch.start()
+        yield
+        watch.stop(events)
+
+
+class Pace:
+    """How fast events follow each other, over the latest `window` of them."""
+
+    def __init__(self, window: int = 30):
+        self._times = deque(maxlen=window + 1)
+
+    def tick(self) -> float:
+        """Note an event; events per second since the oldest in the window, nan for the first."""
+        self._times.append(time.perf_counter())
+        seconds = self._times[-1] - self._times[0]
+        return (len(self._times) - 1) / seconds if seconds else float("nan")

@@ -73,6 +73,8 @@ LSTM = {
     f"{LSTM_STEM}cut1_prune3": Figures(COARSE[:3], 2916, 2_057_730),
     f"{LSTM_STEM}cut2_prune3": Figures(COARSE[:3], 2916, 1_821_186),
     f"{LSTM_STEM}cut3_prune3": Figures(COARSE[:3], 2916, 1_712_642),
+    f"{LSTM_STEM}lstm": Figures(COARSE, 2990, 5_796_480),
+    f"{LSTM_STEM}lstm_prune": Figures(COARSE[:3], 2916, 2_697_730 + 6 * 512**2 + 5 * 512),
     "ssd_lite_mobilenetv2_custom": Figures(COARSE, 2990, 3_333_120),
 }
 

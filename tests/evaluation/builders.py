@@ -20,6 +20,13 @@ def truth(*objects, image_id="image", size=SIZE) -> Target:
     )
 
 
+def frame(*objects, video="video", number=0, tracks=None, size=SIZE) -> Target:
+    """The target of a frame, objects as for truth; tracks are their numbers, by default 0, 1, 2 ..."""
+    target = truth(*objects, image_id=(video, number), size=size)
+    target.track_ids = torch.tensor(range(len(objects)) if tracks is None else tracks, dtype=torch.int64)
+    return target
+
+
 def found(*rows, class_names=(), dtype=torch.float32) -> Detections:
     """Detections of rows (label, score, x1, y1, x2, y2) in pixels."""
     return Detections(

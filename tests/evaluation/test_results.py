@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.evaluation import ResultsWriter, VOCMeanAP, load_results, save_results, to_results
+from lib.evaluation import ResultsWriter, VOCMeanAP, load_results, save_results, to_results, written_id
 from lib.structures import Detections
 from lib.utils.errors import UserError
 
@@ -90,10 +90,27 @@ def test_loaded_detections(tmp_path):
     assert back["a"].boxes.tolist() == [[0.1, 0, 0.3, 1]]
 
 
-@pytest.mark.parametrize("image_id", ["000012", 12, ("video", 7), "细胞", "caf\udce9"])
+@pytest.mark.parametrize("image_id", ["000012", 12, "细胞", "caf\udce9", ("a", "b", 3)])
 def test_image_ids_keep_their_type(tmp_path, image_id):
     save_results(tmp_path / "r.json", [found((1, 0.5, 0, 0, 1, 1))], [truth(image_id=image_id)])
     assert list(load_results(tmp_path / "r.json", NAMES)) == [image_id]
+
+
+@pytest.mark.parametrize(
+    ("image_id", "written"),
+    [(("train/0001", 12), "train/0001/000012"), (("video", 1234567), "video/1234567"), ((3, np.int64(4)), "3/000004")],
+)
+def test_frames_of_videos_are_named_by_video_and_number(tmp_path, image_id, written):
+    path = tmp_path / "r.json"
+    save_results(path, [found((1, 0.5, 0, 0, 1, 1))], [truth(image_id=image_id)])
+    assert json.loads(path.read_text())[0]["image_id"] == written == written_id(image_id)
+    assert list(load_results(path, NAMES)) == [written]
+
+
+def test_frame_written_as_a_list_is_read_as_a_frame(tmp_path):
+    rows = [entry(image_id=["video", 7]), entry(image_id="video/000007")]
+    back = load_results(write(tmp_path, rows), NAMES)
+    assert {image_id: len(found) for image_id, found in back.items()} == {"video/000007": 2}
 
 
 def test_no_detections(tmp_path):

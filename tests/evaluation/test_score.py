@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.dataset.detection import DetectionRecords
+from lib.dataset.detection import DetectionRecords, with_videos
 from lib.tools.score import main, score_results
 from lib.utils.errors import UserError
 
@@ -74,6 +74,17 @@ def test_image_outside_the_set_is_named(results):
 def test_ambiguous_image_ids_are_refused(results):
     with pytest.raises(UserError, match="two images of the test sets are named 'a'"):
         score_results(records(("a", "b", "a")), results(entry("a")))
+
+
+def test_frames_of_videos_are_found_by_video_and_number(results, caplog):
+    videos = with_videos(records(), [0, 2, 3], ["park", "road"], [7, 8, 0])
+    rows = [entry("park/000007"), entry("park/000008"), entry("road/000000", name="dog")]
+    assert score_results(videos, results(*rows)).compute()["voc_area"] == 1
+    assert caplog.text == ""
+    with pytest.raises(
+        UserError, match=r"image 'park/7' is not in the test sets \(3 images, the first is 'park/000007'"
+    ):
+        score_results(videos, results(entry("park/7")))
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from lib.evaluation import VOCMeanAP, format_table
+from lib.evaluation import VIDMeanAP, VOCMeanAP, format_table
 
-from .builders import found, truth
+from .builders import found, frame, truth
 
 LONG = ("traffic light of the other side of the road", "traffic light of the other side of the rail")
 A, B = (0, 0, 9, 9), (20, 0, 29, 9)
@@ -62,3 +62,15 @@ def test_threshold_is_told(threshold):
     metric = VOCMeanAP(("cat",), threshold)
     table = format_table(metric.compute(), metric.counts(), metric.best_f1(), metric.iou_threshold)
     assert f"IoU {threshold}" in table.split("\n")[0]
+
+
+def test_table_of_videos_has_the_columns_of_their_metric():
+    metric = VIDMeanAP(("cat", "dog"))
+    for number in (0, 1):
+        metric.update([found((1, 0.75, *A), (1, 0.5, 6, 0, 15, 9))], [frame((1, *A), (2, *B), number=number)])
+    lines = format_table(metric.compute(), metric.counts(), metric.best_f1(), metric.iou_threshold).split("\n")
+    header, cat, dog, mean = (" ".join(lines[row].split()) for row in (2, 4, 5, 7))
+    assert header == "class objects difficult detections AP50 VID slow medium fast F1 score precision recall"
+    assert cat == "cat 2 0 4 1.000 1.000 1.000 - - 1.000 0.750 1.000 1.000"
+    assert dog == "dog 2 0 0 0.000 0.000 0.000 - - 0.000 - - 0.000"
+    assert mean == "mAP 4 0 4 0.500 0.500 0.500 - -"

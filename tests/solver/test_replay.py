@@ -246,7 +246,7 @@ def test_a_replay_file_is_no_checkpoint_to_test(tiny):
 
 
 def test_a_network_without_norms_has_no_statistics_to_keep(tiny):
-    state = SimpleNamespace(model=torch.nn.Linear(2, 2), device=torch.device("cpu"), step=0)
+    state = SimpleNamespace(model=torch.nn.Linear(2, 2), device=torch.device("cpu"), step=0, recurrent=None)
     guard = StepGuard(tiny(), state, records=None, dtype=None)
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     guard.begin([Batch(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [nothing])])

@@ -9,6 +9,7 @@ from lib.utils.draw import (
     class_color,
     draw_boxes,
     draw_detections,
+    draw_note,
     draw_truth_and_detections,
     drawable_text,
     image_grid,
@@ -236,3 +237,11 @@ def test_grid_takes_fewer_images_than_columns_and_grey_ones():
     assert image_grid([np.zeros((10, 10), np.uint8)], 5, cell=(30, 30)).shape == (34, 34, 3)
     with pytest.raises(ValueError, match="at least one"):
         image_grid([], 3)
+
+
+def test_a_note_stands_in_the_corner_and_only_there():
+    before = plain()
+    x1, y1, x2, y2 = extent(changed(before, draw_note(before, "12.5 fps")))
+    assert (x1, y1) == (0, 0) and x2 < 160 and y2 < 40 and (before == plain()).all()
+    small = plain(10, 10)
+    assert (draw_note(small, "12.5 fps") == small).all()

@@ -46,8 +46,11 @@ class Backbone(nn.Module):
 
     `feature_info` has a FeatureInfo for each layer.  `emit` chooses the places whose outputs `forward` returns.
     `usual_levels` ([tokens, channels] of FEATURE_LAYER) overrides the variant's own choice where given.  `unstrided`
-    are the layers that keep the map where those of the plain network halve it.
+    are the layers that keep the map where those of the plain network halve it.  `memory_on` is for bases that depend on
+    the frames before.
     """
+
+    memory_on = True
 
     def __init__(self, layers: list[nn.Module], feature_info: list[FeatureInfo], usual_levels=None, unstrided=()):
         super().__init__()
@@ -67,9 +70,10 @@ class Backbone(nn.Module):
         self.taps, self.split_at = tuple(taps), split_at
 
     def forward(
-        self, images: Tensor, state=None, inserts: Mapping[Tap, nn.Module] | None = None
+        self, images: Tensor, state=None, inserts: Mapping[Tap, nn.Module] | None = None, first=None
     ) -> tuple[list[Tensor], object]:
-        """Images [B, 3, H, W] -> (outputs at the taps and, last, of the whole chain; the state untouched).
+        """Images [B, 3, H, W] -> (outputs at the taps and, last, of the whole chain; the state untouched).  Frames of a
+        clip are images like others; only a base with a choice to make for each looks at `first`.
 
         `inserts` are modules that stand in the chain behind a tap: their output counts as that tap's, and the chain
         goes on from it.  After a split the taps are those of the fine path, and the last output is that of the coarse
@@ -93,6 +97,15 @@ class Backbone(nn.Module):
             if index == self.split_at:
                 coarse = x[..., ::2, ::2]
         return [outputs[tap] for tap in self.taps] + [x if coarse is None else coarse], state
+
+    def maps_of(self, features) -> list[Tensor]:
+        """The maps in what `forward` gives to a neck."""
+        return features
+
+    def cut_behind(self, layer: int) -> None:
+        """Leave out the layers behind one."""
+        del self.layers[layer + 1 :]
+        del self.feature_info[layer + 1 :]
 
     def last_layers_by_stride(self) -> list[int]:
         """Index of the last layer at each stride, finest first."""

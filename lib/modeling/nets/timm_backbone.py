@@ -52,7 +52,7 @@ class TimmBackbone(Backbone):
         super().emit(taps)
 
     def forward(
-        self, images: Tensor, state=None, inserts: Mapping[Tap, nn.Module] | None = None
+        self, images: Tensor, state=None, inserts: Mapping[Tap, nn.Module] | None = None, first=None
     ) -> tuple[list[Tensor], object]:
         """Images [B, 3, H, W] -> (the maps at the taps and, last, the coarsest one; the state untouched)."""
         if inserts:
@@ -62,6 +62,14 @@ class TimmBackbone(Backbone):
             )
         maps = self.layers(images)
         return [maps[tap] for tap in self.taps] + [maps[-1]], state
+
+    def cut_behind(self, layer: int) -> None:
+        """Leave out what lies behind a feature map; UserError where that is not nothing."""
+        if layer != len(self.feature_info) - 1:
+            raise UserError(
+                f"MODEL.FEATURE_LAYER: the networks of timm ({self.name}) are used to their end here; the last of the "
+                f"base's levels must be its last feature map, {len(self.feature_info) - 1}"
+            )
 
     def find_tap(self, token) -> Tap | None:
         """The number of the feature map that a token of FEATURE_LAYER means."""

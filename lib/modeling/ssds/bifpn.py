@@ -68,7 +68,7 @@ class BiFPNNeck(Neck):
             self.extras[0] = nn.Sequential(*end, self.extras[0])
         self.pyramids = nn.Sequential(*(BiFPNLayer(len(levels), width) for _ in range(repeats)))
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (maps of `width` channels, finest first; state)."""
         *taps, x = features
         maps = [transform(tap) for transform, tap in zip(self.transforms, taps, strict=True)]

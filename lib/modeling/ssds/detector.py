@@ -1,5 +1,8 @@
 """The one detector of the family: base network, neck, head and priors."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +12,8 @@ from ...structures import Predictions
 class SSD(nn.Module):
     """Single-shot detector (arXiv 1512.02325); the variants differ only in their parts.
 
-    backbone(images, state, neck.inserts()) -> (features, state); neck(features, state) -> (sources, state);
-    head(sources) -> (loc, conf); priors [P, 4] as (cx, cy, w, h), in the order of the head's rows, are those of
+    backbone(images, state, neck.inserts(), first) -> (features, state); neck(features, state, first) -> (sources,
+    state); head(sources) -> (loc, conf); priors [P, 4] as (cx, cy, w, h), in the order of the head's rows, are those of
     images of image_size (height, width).  Images of another size get priors of their own from
     priors_at(image size, map sizes).
     """
@@ -23,14 +26,39 @@ class SSD(nn.Module):
         self.head = head
         self.register_buffer("priors", priors, persistent=False)
 
-    def forward(self, images: Tensor, state=None) -> Predictions:
-        """Normalised images [B, 3, H, W] -> Predictions; pass the state on with the next frame of a video."""
-        sources, state = self.sources(images, state)
+    def forward(self, images: Tensor, state=None, first: Tensor | None = None) -> Predictions:
+        """Normalised images [B, 3, H, W] -> Predictions; pass the state on with the next frame of a video.
+
+        A clip of T frames is images [T * B, 3, H, W] in order of time with first bool [T, B], which marks the rows that
+        begin a video: they forget their state before that frame.  It gives what its frames give one after another.
+        """
+        return self.run_in_parts(images, state, lambda name: nullcontext(), first)
+
+    def run_in_parts(self, images: Tensor, state, part: Callable, first: Tensor | None = None) -> Predictions:
+        """The same with each of the parts "backbone", "neck" and "head" inside the context that part(name) gives."""
+        with part("backbone"):
+            features, state = self.backbone(images, state, self.neck.inserts(), first)
+        with part("neck"):
+            sources, state = self.neck(features, state, first)
+        with part("head"):
+            return self.predict_from(sources, images, state)
+
+    def predict_from(self, sources: list[Tensor], images: Tensor, state) -> Predictions:
+        """What the head makes of the sources of these images."""
         return Predictions(*self.head(sources), self._priors_of(images, sources), state)
 
-    def sources(self, images: Tensor, state=None) -> tuple[list[Tensor], object]:
+    def sources(self, images: Tensor, state=None, first: Tensor | None = None) -> tuple[list[Tensor], object]:
         """The feature maps that the head reads, finest level first, and the new state."""
-        return self.neck(*self.backbone(images, state, self.neck.inserts()))
+        return self.neck(*self.backbone(images, state, self.neck.inserts(), first), first)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether what this detector finds in a frame depends on the frames before it."""
+        return self.neck.has_memory and self.neck.memory_on
+
+    def switch_memory(self, on: bool) -> None:
+        """Let a recurrent detector remember, or take every frame as the first one of a video."""
+        self.backbone.memory_on = self.neck.memory_on = on
 
     def _priors_of(self, images: Tensor, sources: list[Tensor]) -> Tensor:
         size = tuple(images.shape[2:])

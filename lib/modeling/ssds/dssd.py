@@ -55,7 +55,7 @@ class DSSDNeck(SSDNeck):
         self.transforms = nn.ModuleList(PredictionModule(c, width) for c in enriched)
         self.channels = [width] * len(levels)
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (maps of `width` channels, finest first; state)."""
         maps, state = super().forward(features, state)
         for i in reversed(range(len(self.pyramids))):

@@ -55,7 +55,7 @@ def _first_unstrided(backbone: Backbone) -> int:
 
 def dual_path_bases() -> list[str]:
     """Names of the base networks that have a layer at which two paths can part."""
-    return [name for name in NETS.names() if re.search(r"_S\d", name)]
+    return [name for name in NETS.names() if re.search(r"_S\d|_stride\d", name)]
 
 
 def _last_layer(levels: list[Level]) -> int:

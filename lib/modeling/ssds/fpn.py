@@ -32,7 +32,7 @@ class FPNNeck(Neck):
             nn.Sequential(*conv_bn(inputs[i], width, 3, stride=2)) for i in range(len(levels) - len(taps))
         )
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (maps of `width` channels, finest first; state)."""
         *taps, x = features
         maps = [transform(tap) for transform, tap in zip(self.transforms, taps, strict=True)]

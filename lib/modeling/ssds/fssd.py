@@ -58,7 +58,7 @@ class FSSDNeck(Neck):
             padding = 0 if token == "" and index else 1
             self.pyramids.append(ConvReLU(in_channels, channels, 3, PYRAMID_TOKENS[token], padding))
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (sources of the head, state)."""
         *maps, x = features
         for index, layer in enumerate(self.extras, start=1):

@@ -41,15 +41,16 @@ class Head(nn.Module):
 
 
 class SeparableHead(Head):
-    """On every level but the last a depthwise 3x3 convolution, batch norm and ReLU6 before the 1x1 convolution that
-    predicts; on the last, whose map is of a cell or few, the 1x1 alone (SSD-Lite as qfgaohao/pytorch-ssd builds it)."""
+    """A depthwise 3x3 convolution, batch norm and ReLU6 before the 1x1 convolution that predicts, on every level but
+    the last, whose map is of a cell or few (SSD-Lite as qfgaohao/pytorch-ssd builds it).  `on_all` levels the depthwise
+    convolution has no bias (LSTM-SSD as tensorflow/models builds it)."""
 
-    def __init__(self, in_channels, boxes_per_cell, num_classes: int):
+    def __init__(self, in_channels, boxes_per_cell, num_classes: int, on_all: bool = False):
         super().__init__(in_channels, boxes_per_cell, num_classes, kernel=1)
         for layers in (self.loc, self.conf):
-            for level, predictor in enumerate(layers[:-1]):
+            for level, predictor in enumerate(layers if on_all else layers[:-1]):
                 channels = predictor.in_channels
-                depthwise = conv_bn(channels, channels, 3, groups=channels, activation=nn.ReLU6, bias=True)
+                depthwise = conv_bn(channels, channels, 3, groups=channels, activation=nn.ReLU6, bias=not on_all)
                 layers[level] = nn.Sequential(*depthwise, predictor)
 
 
@@ -87,8 +88,8 @@ def build_head(kind: str, in_channels, boxes_per_cell, num_classes: int) -> nn.M
     """The head that MODEL.HEAD names."""
     if kind == "tower":
         return TowerHead(in_channels, boxes_per_cell, num_classes)
-    if kind == "separable":
-        return SeparableHead(in_channels, boxes_per_cell, num_classes)
+    if kind.startswith("separable"):
+        return SeparableHead(in_channels, boxes_per_cell, num_classes, on_all=kind == "separable_all")
     return Head(in_channels, boxes_per_cell, num_classes, kernel={"conv1": 1, "conv3": 3}[kind])
 
 

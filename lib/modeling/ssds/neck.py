@@ -30,6 +30,9 @@ class NeckSpec:
     align_corners: bool = False
     width: int = 256
     repeats: int = 3
+    cell_levels: list[int] | None = None
+    cell_channels: tuple[int, ...] = ()
+    cell_bound: str = "clip"
 
 
 class Neck(nn.Module):
@@ -37,21 +40,24 @@ class Neck(nn.Module):
 
     taps: the places of the base it wants, in their order along the base.  channels: of each map it returns.
     split_at: the layer behind which the base runs on two resolutions, if it shall (see `Backbone.emit`).
-    head: the kind of head that MODEL.HEAD auto means.
+    head: the kind of head that MODEL.HEAD auto means.  has_memory: whether its state matters; memory_on: whether it is
+    used, since the state of a neck whose memory is switched off stays None.
     """
 
     taps: list[Tap]
     channels: list[int]
     split_at: int | None = None
     head = "conv3"
+    has_memory = False
+    memory_on = True
 
     def inserts(self) -> Mapping[Tap, nn.Module]:
         """Modules of this neck that stand in the chain of the base, by the tap behind which they stand."""
         return {}
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
-        """(the tapped maps and, last, the end of the base; state) -> (maps for the head, finest first in most variants;
-        the new state)."""
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
+        """(the tapped maps and, last, the end of the base; state; first as in SSD.forward) -> (maps for the head,
+        finest first in most variants; the new state)."""
         raise NotImplementedError
 
 

@@ -35,7 +35,7 @@ class RFBNeck(Neck):
             return {}
         return dict(zip(self.taps[1:], self.norm[1:], strict=True))
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (sources of the head, state)."""
         *taps, x = features
         first = self.norm[0] if isinstance(self.norm, nn.ModuleList) else self.norm

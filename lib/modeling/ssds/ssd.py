@@ -1,6 +1,6 @@
 """Necks of SSD (arXiv 1512.02325) and SSD-Lite (arXiv 1801.04381 section 6.2): taps of the base, then extra layers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,15 +45,19 @@ class SSDNeck(Neck):
         """The norm, where the base goes on from it."""
         return {self.taps[0]: self.norm} if self.norm_in_trunk else {}
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (sources of the head, state)."""
+        return self.run(features, lambda layer, x: layer(x)), state
+
+    def run(self, features: list[Tensor], apply: Callable[[nn.Module, Tensor], Tensor]) -> list[Tensor]:
+        """The sources of the head; `apply` gives the output of an extra layer before its activation."""
         *taps, x = features
         sources = [taps[0] if self.norm_in_trunk else self.norm(taps[0]), *taps[1:]]
         for index, layer in enumerate(self.extras, start=1):
-            x = self.activation(layer(x))
+            x = self.activation(apply(layer, x))
             if index % self.layers_per_level == 0:
                 sources.append(x)
-        return sources, state
+        return sources
 
 
 @SSDS.register("ssd")
@@ -70,10 +74,6 @@ def build_ssd_lite(backbone: Backbone, spec: NeckSpec) -> SSDNeck:
     return SSDNeck(levels, separable_extras(levels, backbone), 1, spec)
 
 
-# Without 'L' tokens the recurrent variant of the LSTM fork is this network.
-SSDS.register("ssd_lite_RNN")(build_ssd_lite)
-
-
 def plain_extras(levels: list[Level], backbone: Backbone, in_channels: int | None = None) -> list[nn.Module]:
     """Two convolutions with bias for each level behind the base: 1x1 to half the channels, and that of TOKENS."""
     extras = []
@@ -86,10 +86,12 @@ def plain_extras(levels: list[Level], backbone: Backbone, in_channels: int | Non
 
 def separable_extras(levels: list[Level], backbone: Backbone, in_channels: int | None = None) -> list[nn.Module]:
     """One separable block for each level behind the base."""
-    return [
-        separable_conv(width, level.channels, *LITE_TOKENS[level.token][1:], hidden=level.hidden)
-        for width, level in extra_levels(levels, backbone, in_channels)
-    ]
+    return [separable_extra(width, level) for width, level in extra_levels(levels, backbone, in_channels)]
+
+
+def separable_extra(in_channels: int, level: Level) -> nn.Sequential:
+    """The separable block of a level behind the base."""
+    return separable_conv(in_channels, level.channels, *LITE_TOKENS[level.token][1:], hidden=level.hidden)
 
 
 def extra_levels(levels: list[Level], backbone: Backbone, in_channels: int | None = None):

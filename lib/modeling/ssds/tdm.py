@@ -39,7 +39,7 @@ class TDMNeck(SSDNeck):
         self.pyramids = nn.ModuleList(ModulationModule(channels, spec.width) for channels in self.channels[:-1])
         self.channels = [spec.width] * len(levels)
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (maps of `width` channels, finest first; state)."""
         maps, state = super().forward(features, state)
         maps[-1] = self.transforms(maps[-1])

@@ -89,7 +89,7 @@ class YOLONeck(Neck):
         self.routes = [None if tap is None else self.taps.index(tap) for tap in taps]
         self.ends = set(ends)
 
-    def forward(self, features: list[Tensor], state=None) -> tuple[list[Tensor], object]:
+    def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state) -> (sources of the head, state)."""
         x, sources = features[-1], []
         for index, (layer, route) in enumerate(zip(self.extras, self.routes, strict=True)):
