@@ -2,7 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from .config.schema import INPUT_KEYS, WIRING_KEYS
 from .dataset.transforms import create_transforms, read_image
 from .layers.box import clip_boxes
 from .layers.normalize import Normalize
-from .modeling.model_builder import create_model, create_postprocess
+from .modeling.asynchronous import AsyncDetector
+from .modeling.model_builder import INTERLEAVED, create_model, create_postprocess
 from .solver import checkpoint as ckpt
 from .structures import Detections
 from .utils.class_names import known_class_names
@@ -62,11 +65,13 @@ class ObjectDetector:
         self.model = create_model(cfg)
         ckpt.copy_weights(self.model, content, checkpoint, "", self.class_names).require_complete()
         ckpt.check_wiring(content, checkpoint, cfg)
+        ckpt.switch_memory(self.model, content, checkpoint, cfg)
         self.model.to(self.device, memory_format=torch.channels_last).eval()
         self.transform = create_transforms(cfg, train=False)
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
         self.postprocess = create_postprocess(cfg)
         self.timer = PartTimer(self.device)
+        self._never_waits = cfg.MODEL.SSDS == INTERLEAVED and cfg.MODEL.RNN.POLICY == "async"
 
     def predict(self, images, threshold: float = 0.0) -> list[Detections]:
         """Detections of each image, boxes in its pixels and within it, best first, scores of at least `threshold`
@@ -84,10 +89,10 @@ class ObjectDetector:
         for image in images:
             batch.append(_as_array(image, self.exif))
             if len(batch) == self.batch_size:
-                yield from self._predict_batch(batch, threshold)[0]
+                yield from self._predict_batch(batch, threshold, self.model)[0]
                 batch = []
         if batch:
-            yield from self._predict_batch(batch, threshold)[0]
+            yield from self._predict_batch(batch, threshold, self.model)[0]
 
     def predict_video(
         self, source, threshold: float = 0.0, live: bool | None = None
@@ -104,7 +109,7 @@ class ObjectDetector:
         >>> for frame, found in detector.predict_video("street.mp4", threshold=0.5):
         ...     print(found.names)
         """
-        with source if isinstance(source, Frames) else self.open_video(source, live) as frames:
+        with source if isinstance(source, Frames) else self.open_video(source, live) as frames, self._network() as run:
             state = size = None
             for frame in frames:
                 if state is not None and frame.shape != size:
@@ -114,27 +119,40 @@ class ObjectDetector:
                     )
                     state = None
                 size = frame.shape
-                found, state = self._step(frame, state, threshold)
+                found, state = self._step(run, frame, state, threshold)
                 yield frame, found
 
     def open_video(self, source, live: bool | None = None) -> Frames:
         """The frames of a source of predict_video, with what is known of it: name, fps, number of frames."""
         return Frames(source, lambda picture: _as_array(picture, self.exif), live)
 
-    def _step(self, frame: np.ndarray, state, threshold: float):
+    @contextmanager
+    def _network(self) -> Iterator[Callable]:
+        """What runs a video's frames: the model, or with the policy async what keeps its large extractor beside
+        them."""
+        if not self._never_waits:
+            yield self.model
+            return
+        runner = AsyncDetector(self.model, partial(autocast, self.device, self.dtype))
+        try:
+            yield runner
+        finally:
+            runner.close()
+
+    def _step(self, run: Callable, frame: np.ndarray, state, threshold: float):
         """Detections of the next frame of a video, and the state after it; a state of None begins the video."""
-        (found,), state = self._predict_batch([frame], threshold, state)
+        (found,), state = self._predict_batch([frame], threshold, run, state)
         return found, state
 
     @torch.inference_mode()
-    def _predict_batch(self, images: list[np.ndarray], threshold: float, state=None):
-        """Detections of a batch, and the recurrent state after it."""
+    def _predict_batch(self, images: list[np.ndarray], threshold: float, run: Callable, state=None):
+        """Detections of a batch, and the recurrent state after it; run(inputs, state) is the model or stands for it."""
         part, count = self.timer.part, len(images)
         with part("preprocess", count):
             stacked = torch.from_numpy(np.stack([self.transform.resize(image) for image in images]))
             inputs = self.normalize(stacked.to(self.device).permute(0, 3, 1, 2))
         with part("network", count), autocast(self.device, self.dtype):
-            predictions = self.model(inputs, state)
+            predictions = run(inputs, state)
         with part("postprocess", count):
             sizes = torch.tensor([image.shape[:2] for image in images], device=self.device)
             found = self.postprocess(predictions, sizes)

@@ -14,6 +14,7 @@ from torch import nn
 from lib import demo_command
 from lib.commands import demo
 from lib.config import load_config
+from lib.modeling.model_builder import create_model
 from lib.predictor import ObjectDetector
 from lib.utils import video
 from lib.utils.errors import UserError
@@ -83,6 +84,26 @@ def test_the_state_goes_from_frame_to_frame(detector, counting, tmp_path):
     for _ in range(2):
         list(detector.predict_video(path))
     assert counting.given == [None, 1, 2, 3] * 2
+
+
+def test_async_shows_every_frame_and_ends_its_threads(tmp_path):
+    overrides = [
+        "MODEL.SSDS=lstm_ssd_interleaved", "MODEL.NETS=slim_mobilenet_v2_035", "MODEL.IMAGE_SIZE=64",
+        "MODEL.NUM_CLASSES=3", "MODEL.RNN.IN_USE=True", "DEVICE=cpu", "MODEL.RNN.POLICY=async",
+    ]  # fmt: skip
+    cfg = load_config(None, overrides)
+    torch.save(create_model(cfg).state_dict(), tmp_path / "w.pth")
+    detector = ObjectDetector(cfg, tmp_path / "w.pth")
+    frames = [grey_frame(value) for value in range(0, 240, 20)]
+    results = [found for _, found in detector.predict_video(frames)]
+    assert len(results) == len(frames)
+    first = ObjectDetector(load_config(None, [*overrides, "MODEL.RNN.POLICY=small"]), tmp_path / "w.pth")
+    _, expected = next(first.predict_video(frames))  # nothing else can be ready for the first frame
+    torch.testing.assert_close(results[0].scores, expected.scores)
+    for stopped in (detector.predict_video(frames), detector.predict_video(frames)):
+        next(stopped)
+        stopped.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("large extractor")]
 
 
 def test_frames_of_another_size_start_the_state_anew(detector, counting, caplog):

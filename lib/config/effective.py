@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ..utils.errors import UserError
-from .loader import KEYS
+from .loader import KEYS, load_config
 from .schema import ALIKE, DERIVED, IMPLIED
 from .yaml_text import write_value
 
@@ -15,6 +15,21 @@ HEADER = f"{TITLE}; python train.py --cfg THIS_FILE repeats the run."
 def config_to_dict(cfg) -> dict:
     """`cfg` as nested plain dictionaries and lists, which torch.save(..., weights_only) and json accept."""
     return {name: _plain(value) for name, value in cfg.items()}
+
+
+def config_from_dict(values: dict):
+    """The configuration that config_to_dict made `values` of, with the defaults for keys that are younger."""
+    cfg = load_config(None)
+    _merge(cfg, values)
+    return cfg
+
+
+def _merge(into: dict, values: dict) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = value
 
 
 def _plain(value):

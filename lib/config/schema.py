@@ -620,6 +620,7 @@ WIRING_KEYS = (
     "MODEL.RFB_BLOCK",
     "MODEL.ALIGN_CORNERS",
     "MODEL.HEAD",
+    "MODEL.RNN.CELL_BOUND",
     "CRITERION.CONF_LOSS",
 )
 """The same for the rest of a detector."""

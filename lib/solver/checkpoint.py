@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..config.effective import flatten_config
+from ..config.effective import config_from_dict, flatten_config
 from ..config.loader import KEYS
 from ..config.schema import ALIKE, IMAGENET_COLORS
+from ..config.stages import stage_of
 from ..config.weight_colors import expected_colors
 from ..modeling.foreign import FAMILY, FAMILY_PREFIXES, System, recognise, translate
 from ..utils.errors import UserError, nearest
@@ -180,6 +181,22 @@ def warn_of_inputs(cfg, content: dict, path) -> None:
 
 def _listed(values: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def switch_memory(model: nn.Module, content: dict, path, cfg) -> None:
+    """Let a recurrent detector remember where MODEL.RNN.IN_USE says so and the weights of a file have learnt to, which
+    those that a run saved in an epoch of stills have not."""
+    trained, epoch = cfg, epoch_of(path)
+    if is_run_checkpoint(content):
+        trained = config_from_dict(content.get("config", {}))
+        position = content.get("position", {"epoch": epoch, "batch": 0})
+        epoch = position["epoch"] + (position["batch"] > 0)
+    wanted, learnt = cfg.MODEL.RNN.IN_USE, stage_of(trained, epoch).clips
+    model.switch_memory(wanted and learnt)
+    if model.neck.has_memory and wanted and not learnt:
+        logger.info("%s: its weights have seen stills only, and go without memory", path)
+    elif model.neck.has_memory and learnt and not wanted:
+        logger.warning("%s: its weights have learnt with memory, MODEL.RNN.IN_USE False goes without it", path)
 
 
 def scope_prefixes(scope: str, model: nn.Module, key: str) -> list[str]:

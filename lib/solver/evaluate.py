@@ -13,6 +13,7 @@ from ..structures import Batch, Detections
 from ..utils.device import autocast
 from ..utils.meters import LossMeter, StopWatch
 from ..utils.state import keep_rows
+from .task import state_for
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ class Evaluator:
                     images = self.normalize(batch.images.to(self.device, non_blocking=True))
                     first = batch.first[None].to(self.device) if model.is_recurrent else None
                     network.start()
+                    state = keep_rows(state_for([batch], state), batch_size)
                     with autocast(self.device, self.dtype):
-                        predictions = model(images, keep_rows(state, batch_size), first)
+                        predictions = model(images, state, first)
                     network.stop(batch_size)
                     state = predictions.state
                     if criterion is not None:
@@ -69,11 +71,14 @@ class Evaluator:
 
 @contextmanager
 def evaluating(model: nn.Module):
-    """The model in eval mode, and afterwards every part of it in the mode it was in."""
+    """The model in eval mode, and afterwards every part of it in the mode it was in.  What the CPU draws inside, such
+    as the extractors of a random policy, is the same every time, and training does not notice."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield model
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            yield model
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -9,13 +9,15 @@ from ..utils.errors import UserError
 from .checkpoint import in_scope, scope_prefixes
 
 
-def freeze_outside_scope(model: nn.Module, scope: str) -> None:
-    """Let only the parameters within TRAINABLE_SCOPE learn; '' lets all."""
+def freeze_outside_scope(model: nn.Module, scope: str) -> list[nn.Parameter]:
+    """Let only the parameters within TRAINABLE_SCOPE learn, which are returned; '' lets all."""
     prefixes = scope_prefixes(scope, model, "TRAIN.TRAINABLE_SCOPE")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(in_scope(name, prefixes))
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not learning:
         raise UserError(f"TRAIN.TRAINABLE_SCOPE: '{scope}' names no part of this model that could learn")
+    return learning
 
 
 def hold_frozen_norms(model: nn.Module) -> None:
@@ -34,11 +36,22 @@ def create_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     groups = parameter_groups(model, settings.WEIGHT_DECAY, settings.DECAY_BIAS_AND_NORM, settings.BIAS_LR_FACTOR)
     lr, momentum, momentum_2, eps = settings.LEARNING_RATE, settings.MOMENTUM, settings.MOMENTUM_2, settings.EPS
     if settings.OPTIMIZER == "sgd":
-        return torch.optim.SGD(groups, lr, momentum, fused=True)
+        sgd = torch.optim.SGD(groups, lr, momentum, fused=True)
+        sgd.register_step_pre_hook(_begin_momentum)
+        return sgd
     if settings.OPTIMIZER == "rmsprop":
         return torch.optim.RMSprop(groups, lr, alpha=momentum_2, eps=eps, momentum=momentum)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.OPTIMIZER]
     return kind(groups, lr, betas=(momentum, momentum_2), eps=eps, fused=True)
+
+
+def _begin_momentum(sgd: torch.optim.SGD, *_) -> None:
+    """Let parameters that get their first gradient after others did, such as those of a memory, start at rest: torch's
+    fused step asks for a momentum of all or of none, and gives that of zeros the same meaning."""
+    if sgd.state:
+        for parameter in (parameter for group in sgd.param_groups for parameter in group["params"]):
+            if parameter.grad is not None and parameter not in sgd.state:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool, bias_lr_factor: float) -> list[dict]:

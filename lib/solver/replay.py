@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config.loader import load_config
+from ..config.effective import config_from_dict
 from ..config.stages import stage_of
 from ..layers.normalize import Normalize
 from ..modeling.model_builder import create_criterion, create_model
@@ -17,7 +17,7 @@ from ..structures import Batch, Clip, Predictions, Target
 from ..utils.device import autocast
 from ..utils.errors import UserError
 from . import checkpoint as ckpt
-from .optim import hold_frozen_norms
+from .optim import freeze_outside_scope, hold_frozen_norms
 from .replay_report import Image, Run, bad_boxes, finding, report
 from .stages import enter_stage
 from .step_guard import FORMAT
@@ -37,7 +37,7 @@ def replay(path) -> None:
     clips = [[_batch(plain) for plain in clip] for clip in content["clips"]]
     paths = {target["image_id"]: target["path"] for clip in content["clips"] for b in clip for target in b["targets"]}
     with _arithmetic_of(content):
-        cfg = _config_of(saved["config"])
+        cfg = config_from_dict(saved["config"])
         task = _create_task(cfg, saved, path)
         dtype = None if content["arithmetic"] == "float32" else getattr(torch, content["arithmetic"])
         run = run_step(task, saved, clips, dtype, paths)
@@ -143,21 +143,6 @@ def _arithmetic_of(content: dict) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _config_of(saved: dict):
-    """The configuration of a file, with the defaults for keys that are younger."""
-    cfg = load_config(None)
-    _merge(cfg, saved)
-    return cfg
-
-
-def _merge(into: dict, values: dict) -> None:
-    for name, value in values.items():
-        if isinstance(value, dict) and isinstance(into.get(name), dict):
-            _merge(into[name], value)
-        else:
-            into[name] = value
-
-
 def _create_task(cfg, saved: dict, path: Path) -> DetectionTask:
     """What the solver trains, from the configuration alone, in training mode."""
     model = create_model(cfg).to(CPU, memory_format=torch.channels_last)
@@ -167,7 +152,8 @@ def _create_task(cfg, saved: dict, path: Path) -> DetectionTask:
         raise UserError(
             f"{path}: its weights do not fit the model of this version ({error})".splitlines()[0]
         ) from error
-    enter_stage(model, stage_of(cfg, saved["position"]["epoch"] + 1), cfg.TRAIN.TRAINABLE_SCOPE)
+    learning = freeze_outside_scope(model, cfg.TRAIN.TRAINABLE_SCOPE)
+    enter_stage(model, stage_of(cfg, saved["position"]["epoch"] + 1), learning)
     model.train()
     hold_frozen_norms(model)
     return DetectionTask(model, create_criterion(cfg), Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..evaluation import written_id
 from ..structures import Target
 
 EXPLODED = 1e6
@@ -26,6 +27,11 @@ class Image:
     input_finite: bool
     losses: dict[str, float]
     boxes: list[tuple[int, list[float], str]]
+
+    @property
+    def name(self) -> str:
+        """The image as results call it."""
+        return str(written_id(self.target.image_id))
 
 
 @dataclass
@@ -80,7 +86,7 @@ def finding(content: dict, run: Run, plain: Run | None) -> str:
     saved, where = content["run"], "" if run.broken is None else run.broken[0]
     spoilt = spoilt_tensors(saved)
     name, largest = _largest_weight(saved["model"])
-    bad = {image.target.image_id: boxes for image in run.images if (boxes := _not_finite(image))}
+    bad = {image.name: boxes for image in run.images if (boxes := _not_finite(image))}
     if bad:
         return f"image {_listed(bad)} has NaN or infinity in its boxes: correct its annotation"
     if spoilt:
@@ -90,7 +96,7 @@ def finding(content: dict, run: Run, plain: Run | None) -> str:
         )
     if run.finite:
         return "the step is finite here, so its cause lies in what differs from the run: machine, or version of torch"
-    blank = [image.target.image_id for image in run.images if not image.input_finite]
+    blank = [image.name for image in run.images if not image.input_finite]
     if blank:
         return f"image {_listed(blank)} is not finite once it is normalised: see DATASET.PIXEL_MEANS and PIXEL_STDS"
     if plain is not None and plain.finite:
@@ -101,7 +107,7 @@ def finding(content: dict, run: Run, plain: Run | None) -> str:
             f"the weights have exploded (up to {largest:.2g}, in {name}) and module {where or 'in the backward pass'} "
             "overflows: lower TRAIN.OPTIMIZER.LEARNING_RATE, or set TRAIN.CLIP_NORM"
         )
-    culprits = [image.target.image_id for image in run.images if not all(map(math.isfinite, image.losses.values()))]
+    culprits = [image.name for image in run.images if not all(map(math.isfinite, image.losses.values()))]
     if where == "criterion" or not where and not run.losses_finite:
         return f"the network's output is finite, but the loss of image {_listed(culprits)} is not{_suspects(run)}"
     if where:
@@ -128,7 +134,7 @@ def report(content: dict, run: Run) -> str:
     for image in run.images:
         for index, box, wrong in image.boxes:
             corners = ", ".join(f"{corner:.4g}" for corner in box)
-            lines.append(f"  {image.target.image_id}: box {index} [{corners}]: {wrong}")
+            lines.append(f"  {image.name}: box {index} [{corners}]: {wrong}")
     if run.broken is not None:
         given = "finite" if run.broken[1] else "not finite either"
         lines.append(f"first module whose output is not finite: {run.broken[0]} (its input is {given})")
@@ -174,7 +180,7 @@ def _row(image: Image) -> list[str]:
     losses = [f"{value:.4g}" for value in image.losses.values()]
     low, high = image.pixels
     given = f"{low}..{high}" + ("" if image.input_finite else " (normalised: not finite)")
-    return [str(image.target.image_id), given, f"{len(image.target.boxes)}{suspicious}", *losses, image.path]
+    return [image.name, given, f"{len(image.target.boxes)}{suspicious}", *losses, image.path]
 
 
 def _table(rows: list[list[str]]) -> list[str]:
@@ -197,7 +203,7 @@ def _not_finite(image: Image) -> list:
 
 
 def _suspects(run: Run) -> str:
-    names = [image.target.image_id for image in run.images if image.boxes]
+    names = [image.name for image in run.images if image.boxes]
     return f"; look at the boxes of {_listed(names)}" if names else ""
 
 

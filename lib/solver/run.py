@@ -29,10 +29,27 @@ GEOMETRY = (
     "MODEL.DEPTH_MULTIPLIER",
     "MODEL.NECK_WIDTH",
     "MODEL.NECK_REPEATS",
+    "MODEL.RNN.CELL_LEVELS",
+    "MODEL.RNN.CELL_CHANNELS",
+    "MODEL.RNN.SMALL_NETS",
     *INPUT_KEYS,
     *WIRING_KEYS,
 )
 """Keys that decide the shape of the weights or the meaning of input or output: a run cannot go on under other ones."""
+
+CLIPS = (
+    "MODEL.RNN.IN_USE",
+    "MODEL.RNN.USE_LSTM_AFTER_EPOCH",
+    "MODEL.RNN.BACKPROP_STEPS",
+    "MODEL.RNN.FRAMES_IN_VIDEO",
+    "MODEL.RNN.BATCH_SIZE",
+    "TRAIN.IMAGE_SIZES",
+    "DATASET.DATASET_DIR",
+    "DATASET.TRAIN_SETS",
+    "DATASET.SHUFFLE",
+    "SEED",
+)
+"""Keys that decide which frames a clip shows, and so whose past a recurrent state is."""
 
 UNREMARKABLE = ("PHASE", "TRAIN.RESUME", "DEVICE", "DATASET.NUM_WORKERS", "RESUME_CHECKPOINT", "MODEL.PRETRAINED")
 """Keys that may differ between the starts of a run without a word."""
@@ -140,6 +157,14 @@ def check_same_run(content: dict, path, cfg, class_names) -> None:
     for key, old, new in diff_configs(content.get("config", {}), cfg):
         if key not in UNREMARKABLE:
             logger.info("changed since the checkpoint: %s was %s, is %s", key, old, new)
+
+
+def forget_other_clips(state, content: dict, cfg) -> None:
+    """Drop the recurrent state that was loaded from within an epoch if the clips that follow are not those it is of."""
+    changed = [key for key, *_ in diff_configs(content.get("config", {}), cfg) if key in CLIPS]
+    if changed and state.recurrent is not None:
+        state.recurrent = None
+        logger.info("the next clip starts without a past, since %s has changed within an epoch", ", ".join(changed))
 
 
 def warn_of_meanings(content: dict, path, cfg) -> None:

@@ -62,7 +62,7 @@ class Scorer:
         self.loaders = {}
         precision = resolve_precision(cfg.MODEL.PRECISION, device, training=False)
         self.evaluator = Evaluator(normalize, create_postprocess(cfg), device, precision)
-        self._stills_transform = create_transforms(cfg, train=False)
+        self.eval_transform = create_transforms(cfg, train=False)
 
     def score(self, model: nn.Module, phase: str, step: int) -> dict:
         """mAP ("mAP" is the VOC07 one, of videos the plain one at IoU 0.5), AP per class, mean losses and speed of the
@@ -98,7 +98,7 @@ class Scorer:
                 "they are seen, and %.1f of 100 pairs of frames change between seen and unseen",
                 100 * figures["seen"], self.cfg.TEST.PICTURE_THRESHOLD, 100 * figures["gaps"], figures["flicker"],
             )  # fmt: skip
-            speed = measure_streaming(model, records, self._stills_transform, self.evaluator)
+            speed = measure_streaming(model, records, self.eval_transform, self.evaluator)
             self.writer.scalars({f"Test streaming/{name}": value for name, value in speed.items()}, step)
             figures |= {f"streaming_{name}": value for name, value in speed.items()}
         self._write_results(f"results{suffix}.json", about | figures)

@@ -22,9 +22,18 @@ from ..utils.meters import LossMeter, StopWatch
 from . import checkpoint as ckpt
 from .base_weights import load_base_weights
 from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
-from .run import adopt_inputs, check_same_run, checkpoints_to_test, find_run, make_way, run_content, warn_of_meanings
+from .run import (
+    adopt_inputs,
+    check_same_run,
+    checkpoints_to_test,
+    find_run,
+    forget_other_clips,
+    make_way,
+    run_content,
+    warn_of_meanings,
+)
 from .scoring import Scorer
-from .stages import create_stage_loaders, enter_stage, epoch_lengths, tell_stages
+from .stages import check_held_base, create_stage_loaders, enter_stage, epoch_lengths, loader_of, tell_stages
 from .step_guard import StepGuard
 from .task import DetectionTask, state_for
 from .train_state import GivenUp, Stopped, StopRequest, TrainState
@@ -78,7 +87,8 @@ class Solver:
         cfg, epochs = self.cfg, self.cfg.TRAIN.MAX_EPOCHS
         loaders = create_stage_loaders(cfg, self.records["train"])
         dtype = resolve_precision(cfg.TRAIN.AMP, self.device, training=True)
-        freeze_outside_scope(self.model, cfg.TRAIN.TRAINABLE_SCOPE)
+        learning = freeze_outside_scope(self.model, cfg.TRAIN.TRAINABLE_SCOPE)
+        check_held_base(cfg, self.model, learning)
         state = TrainState(cfg, self.model, epoch_lengths(cfg, loaders), dtype == torch.float16, self.device)
         self._resume(state)
         if self._is_over(state):
@@ -90,9 +100,10 @@ class Solver:
         with StopRequest() as stop:
             while not self._is_over(state):
                 stage = stage_of(cfg, state.epoch + (not self._map_is_owed(state)))
-                enter_stage(self.model, stage, cfg.TRAIN.TRAINABLE_SCOPE)
+                enter_stage(self.model, stage, learning)
                 if not self._map_is_owed(state):
-                    self._train_epoch(task, state, loaders[stage.clips], partial(autocast, self.device, dtype), stop)
+                    loader = loader_of(stage, loaders)
+                    self._train_epoch(task, state, loader, partial(autocast, self.device, dtype), stop)
                 save = due(state.epoch, cfg.TRAIN.CHECKPOINTS_EPOCHS, epochs)
                 if stop.received is None and self._map_is_owed(state):
                     if save:  # a run that is killed in a long evaluation does not lose the epoch
@@ -126,6 +137,7 @@ class Solver:
         cfg = self.cfg.TRAIN
         self.model.train()
         hold_frozen_norms(self.model)
+        state.batch = min(state.batch, len(loader))  # epochs may be shorter than when the run stopped
         loader.set_position(state.epoch + 1, state.batch)
         meter, whole, watch, lap = LossMeter(), LossMeter(), StopWatch(self.device), StopWatch(self.device)
         num_batches = len(loader)
@@ -263,6 +275,7 @@ class Solver:
             return
         check_same_run(content, path, cfg, self.class_names)
         state.load_state_dict(content, path)
+        forget_other_clips(state, content, cfg)
         make_way(state, path, cfg)
         self.writer.hide_after(state.step)
         instead = " (RESUME_CHECKPOINT is not read: the run goes before it)" if cfg.RESUME_CHECKPOINT else ""
@@ -273,7 +286,7 @@ class Solver:
         ckpt.copy_weights(self.model, content, path, "", self.class_names).require_complete()
         ckpt.warn_of_inputs(self.cfg, content, path)
         state.epoch = ckpt.epoch_of(path)
-        state.step = state.epoch * state.learning_rate.steps_per_epoch
+        state.step = state.learning_rate.lengths.total(state.epoch)
         state.restart_average()
         make_way(state, path, self.cfg)
         logger.info("continuing %s after epoch %d; it holds weights only, the optimizer starts anew", path, state.epoch)
@@ -283,22 +296,22 @@ class Solver:
     def eval(self) -> None:
         """Losses and mAP of the tested weights on the evaluation images."""
         for title, path in checkpoints_to_test(self.cfg):
-            position = self._load_for_test(path)
+            position = self.load_for_test(path)
             scores = self.scorer.score(self.model, "eval", position["step"])
             logger.info("%s: %s", title, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
     def test(self) -> None:
         """Score the test images: table, mAP, speed, results files and pictures."""
         for title, path in checkpoints_to_test(self.cfg):
-            position = self._load_for_test(path)
+            position = self.load_for_test(path)
             logger.info("testing %s (%s) on %d images", path, title, len(self.records["test"]))
             suffix = "" if title in ("last", "best") else "_" + title.replace(" ", "_")
-            about = {"checkpoint": str(path), "epoch": position["epoch"]}
+            about = {"checkpoint": str(path), "epoch": position["epoch"], "parameters": self.num_parameters}
             scores = self.scorer.score_and_keep(self.model, "test", position["step"], suffix, about)
             metrics = {"mAP": scores["mAP"], "fps": scores["fps_end_to_end"], "parameters": self.num_parameters}
             self.writer.hparams(flatten_config(self.cfg), metrics)
 
-    def _load_for_test(self, path: Path) -> dict[str, int]:
+    def load_for_test(self, path: Path) -> dict[str, int]:
         """Fill the model from a checkpoint, completely; returns the epoch and step it stands for, 0 if unknown."""
         content = ckpt.read_checkpoint(path)
         if ckpt.is_run_checkpoint(content):
@@ -306,8 +319,8 @@ class Solver:
         ckpt.copy_weights(self.model, content, path, "", self.class_names).require_complete()
         ckpt.check_wiring(content, path, self.cfg)
         ckpt.warn_of_inputs(self.cfg, content, path)
+        ckpt.switch_memory(self.model, content, path, self.cfg)
         epoch = ckpt.epoch_of(path)
-        self.model.switch_memory(stage_of(self.cfg, epoch).clips)
         return content.get("position", {"epoch": epoch, "step": epoch})
 
     # ---------------------------------------------------------------------------------------------- visualize
@@ -315,7 +328,7 @@ class Solver:
     def visualize(self) -> None:
         """Pictures of what the detector is made of and sees: priors, augmentation, feature maps, gradients."""
         _, path = checkpoints_to_test(self.cfg)[-1]
-        position = self._load_for_test(path)
+        position = self.load_for_test(path)
         train_transform, eval_transform = (create_transforms(self.cfg, train) for train in (True, False))
         run_visualize(
             self.model, self.records["visualize"], train_transform, eval_transform, self.normalize, self.class_names,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..evaluation import written_id
 from ..structures import Clip
 from ..utils.log import ROOT
 from .checkpoint import save_atomically
@@ -153,7 +154,7 @@ def _targets(clip: Clip) -> list:
 
 
 def _ids(targets) -> list[str]:
-    return [str(target.image_id) for target in targets]
+    return [str(written_id(target.image_id)) for target in targets]
 
 
 def _message(what: str, epoch: int, batch: int, losses: dict, rate: float, image_ids) -> str:

@@ -28,8 +28,8 @@ def measure_streaming(model: nn.Module, records, transform, evaluator: Evaluator
         for index in range(count):
             if index == WARM_UP_FRAMES:
                 timer.parts.clear()
-            state, video = (state, video) if records.video_of([index])[0] == video else (None, video + 1)
-            state = _step(model, records, index, transform, evaluator, timer, state)
+            before, video = video, records.video_of([index])[0]
+            state = _step(model, records, index, transform, evaluator, timer, state if video == before else None)
     frames = max(watch.events for watch in timer.parts.values())
     parts = {name: 1000 * watch.seconds / frames for name, watch in timer.parts.items()}
     fps = 1000 / sum(time for name, time in parts.items() if name != "read")

@@ -42,8 +42,13 @@ class DetectionTask(nn.Module):
         try:
             return self.model(self.normalize(images), state, first)
         except ValueError as error:
-            if len(images) > 1 or "more than 1 value per channel" not in str(error):
+            if "more than 1 value per channel" not in str(error) or (len(images) > 1 and not self.model.is_recurrent):
                 raise
+            if self.model.is_recurrent:
+                raise UserError(
+                    "MODEL.RNN.BATCH_SIZE: the frames of a clip leave batch norm a single value where a map has one "
+                    "cell; give more videos, or more frames as MODEL.RNN.BACKPROP_STEPS"
+                ) from error
             raise UserError(
                 "TRAIN.BATCH_SIZE: a batch of one image leaves batch norm a single value where the map has one cell; "
                 "train on at least 2 images, in batches of at least 2"

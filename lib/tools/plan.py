@@ -23,8 +23,9 @@ MARK = "plan of"  # the key of a JSON file by which it is known to be a plan
 PICTURE = "learning_rate.png"
 
 
-def make_plan(cfg, config: str = "", images: int | None = None):
-    """(plan, model, learning rate) of a configuration; `images` is the size of the training set, None if not known.
+def make_plan(cfg, config: str = "", images: int | None = None, videos: int | None = None):
+    """(plan, model, learning rate) of a configuration; the training set has so many images, frames of so many videos,
+    None if not known.
 
     What the builders warn about is among the findings.  UserError where no model can be built.
     """
@@ -36,7 +37,7 @@ def make_plan(cfg, config: str = "", images: int | None = None):
         model = create_model(cfg)
     with _warnings_collected():  # a word of the scope without parameters, as published files have some, does no harm
         freeze_outside_scope(model, cfg.TRAIN.TRAINABLE_SCOPE)
-    plan, rule = collect_facts(cfg, model, config, classes_assumed, images)
+        plan, rule = collect_facts(cfg, model, config, classes_assumed, images, videos)
     plan.findings = [*map(_with_advice, warnings), *find_problems(cfg, plan, model)]
     return plan, model, rule
 
@@ -112,12 +113,17 @@ def create_parser() -> CommandLineParser:
         # Started with -m, argparse would call it plan.py, which is not a command; as ssds-plan it knows better.
         prog=f"python -m {__package__}.plan" if sys.argv[0].endswith("plan.py") else None,
         description="Show what a configuration would build: the layers of the base, the levels and their priors, "
-        "parameters and multiply-adds, memory, the learning rate, and what does not fit together. No data is read. "
-        "The exit status is 0 where the model can be built, with findings or without, else 2.",
+        "parameters and multiply-adds, memory, the epochs and their learning rate, and what does not fit together. No "
+        "data is read. The exit status is 0 where the model can be built, with findings or without, else 2.",
         epilog="example: %(prog)s --cfg x.yml MODEL.NETS=mobilenet_v2 'MODEL.FEATURE_LAYER=[[13,17,S],[96,320,256]]'",
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the run")
-    parser.add_argument("--images", type=number, metavar="N", help="images of the training set, for the learning rate")
+    parser.add_argument(
+        "--images", type=number, metavar="N", help="images of the training set, frames of all its videos"
+    )
+    parser.add_argument(
+        "--videos", type=number, metavar="N", help="videos of the training set, for the epochs on clips"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder of the learning rate's picture (EXP_DIR/plan)")
     parser.add_argument("--json", metavar="FILE", help="also write everything to this file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="configuration keys to change")
@@ -134,7 +140,7 @@ def main(argv=None) -> int:
             _check_json_target(Path(args.json))
         with _warnings_collected() as warnings:
             cfg = load_config(args.cfg, args.overrides)
-        plan, model, rule = make_plan(cfg, args.cfg, args.images)
+        plan, model, rule = make_plan(cfg, args.cfg, args.images, args.videos)
         plan.findings = [*warnings, *plan.findings]
         picture = _save_picture(rule, plan, Path(args.out or Path(cfg.EXP_DIR) / "plan"))
         if args.json:

@@ -1,38 +1,53 @@
-"""What the plan tool says of a configuration, as plain records: layers, levels, costs, memory, learning rate."""
+"""What the plan tool says of a configuration, as plain records: layers, levels, costs, and all the rest by parts."""
 
-import math
 from dataclasses import dataclass, field
 
+import torch
+
 from ..layers.prior_box import build_cells, level_ratios
-from ..modeling.complexity import (
-    count_macs,
-    count_parameters,
-    layer_fields,
-    peak_bytes,
-    saved_bytes,
-    source_fields,
-)
+from ..modeling.complexity import count_macs, count_parameters, layer_fields, part_of, source_fields
+from ..modeling.foreign import FAMILY_PREFIXES
+from ..modeling.model_builder import create_backbone
 from ..modeling.nets.backbone import Backbone, layer_of
 from ..modeling.ssds.detector import SSD
 from ..modeling.ssds.dual_path import usual_dual
 from ..modeling.ssds.feature_layer import usual_levels
 from ..modeling.ssds.fpn import usual_pyramid
 from ..modeling.ssds.fssd import usual_fssd
+from ..modeling.ssds.interleaved import EXTRAS
+from ..modeling.ssds.lstm import LSTMNeck
 from ..modeling.ssds.rfb import usual_rfb, usual_rfb_lite
 from ..modeling.ssds.yolo import usual_yolo_v2, usual_yolo_v3
-from ..solver.optim import LearningRate, hold_frozen_norms
+from ..solver.optim import LearningRate
+from .plan_memory import Memory, inference_memory, training_memory
+from .plan_rate import RateFacts, collect_rate
+from .plan_video import (
+    SMALL,
+    CellFacts,
+    InterleavingFacts,
+    cell_in_words,
+    collect_cells,
+    collect_interleaving,
+    large_extractor,
+    remembers,
+)
 from .plan_words import NORM, layer_in_words, levels_of, token_in_words, variant_in_words
 
-ASSUMED_IMAGES = 10_000
-FLOAT = 4  # bytes
-OPTIMIZER_COPIES = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 0}  # besides the momentum of the last two
 SOURCE_NORMS = {"l2": "an L2 norm", "batch": "a batch norm", "none": ""}
 LEVEL_NAMES = {"tokens": "an extra level", "pyramid": "a level of the pyramid", "chains": "a chain"}
 TAP_NAMES = {"pyramid": "fused", "chains": "joined"}
-LOSS_COPIES = 3  # of the logits: themselves, their logarithmic softmax, its gradient
 
+
+def usual_interleaved(backbone: Backbone, image_size) -> list[list]:
+    """The last layer of the base and the usual extra levels."""
+    last = len(backbone.feature_info) - 1
+    return [[last, *EXTRAS[0]], [backbone.feature_info[last].channels, *EXTRAS[1]]]
+
+
+FLAT = ("ssd", "ssd_lite", "ssd_lite_RNN", "lstm_ssd_lite", "lstm_ssd", "dssd", "tdm")
 USUAL = {
-    **dict.fromkeys(("ssd", "ssd_lite", "ssd_lite_RNN", "dssd", "tdm"), usual_levels),
+    **dict.fromkeys(FLAT, usual_levels),
+    "lstm_ssd_interleaved": usual_interleaved,
     **dict.fromkeys(("ssd_dual", "ssd_lite_dual"), usual_dual),
     **dict.fromkeys(("fssd", "fssd_lite"), usual_fssd),
     **dict.fromkeys(("fpn", "bifpn"), usual_pyramid),
@@ -71,29 +86,13 @@ class LevelFacts:
 
 
 @dataclass
-class Memory:
-    """Estimated bytes of one kind of work, by what they are for; `images` are in a batch of `image_size`."""
-
-    images: int
-    image_size: tuple[int, int]
-    fp32: dict[str, int]
-    mixed: dict[str, int]
-
-
-@dataclass
-class RateFacts:
-    """The course of the learning rate: (step, epochs passed, rate, what happens there)."""
-
-    images: int
-    images_assumed: bool
-    steps_per_epoch: int
-    epochs: int
-    points: list[tuple[int, float, float, str]]
-
-
-@dataclass
 class Plan:
-    """Everything that the tool says of a configuration."""
+    """Everything that the tool says of a configuration.
+
+    num_layers: those of `layers` that are built.  training is a step on stills, clips one on clips, each None where no
+    epoch has such steps.  Of two extractors, `layers` are those of the large one, and `macs` those of its frames.
+    remembers: whether anything in it can; in_use and frames_in_video are keys of MODEL.RNN.
+    """
 
     config: str
     ssds: str
@@ -106,22 +105,36 @@ class Plan:
     taps: list
     split_at: int | None
     layers: list[LayerFacts]
+    num_layers: int
     levels: list[LevelFacts]
     num_priors: int
     parameters: dict[str, int]
     macs: dict[str, int]
-    training: Memory
+    cells: list[CellFacts]
+    remembers: bool
+    in_use: bool
+    frames_in_video: int
+    interleaving: InterleavingFacts | None
+    training: Memory | None
+    clips: Memory | None
     inference: Memory
     rate: RateFacts
     findings: list[str] = field(default_factory=list)
 
 
-def collect_facts(cfg, model: SSD, config: str, classes_assumed: bool, images: int | None) -> tuple[Plan, LearningRate]:
+def collect_facts(
+    cfg, model: SSD, config: str, classes_assumed: bool, images: int | None, videos: int | None
+) -> tuple[Plan, LearningRate]:
     """The plan of a configuration and what it builds, without findings; and the rule of its learning rate."""
-    size = tuple(cfg.MODEL.IMAGE_SIZE)
-    images_assumed, images = images is None, images or ASSUMED_IMAGES
-    rule = LearningRate(cfg, steps_per_epoch(cfg, images))
-    feature_layer = _feature_layer(cfg, model)
+    size, feature_layer = tuple(cfg.MODEL.IMAGE_SIZE), _feature_layer(cfg, model)
+    levels, (rate, rule) = _levels(cfg, model, feature_layer), collect_rate(cfg, images, videos)
+    cells, interleaving = collect_cells(model, [level.map for level in levels]), collect_interleaving(cfg, model)
+    for cell in cells:
+        levels[cell.level].source += cell_in_words(cell)
+    if interleaving is not None:
+        interleaving.small_layers = _layers(model.backbone.small, interleaving.light.image_size)
+        for frame in (interleaving.heavy, interleaving.light):
+            frame.macs = _by_scope_word(model, frame.macs)
     plan = Plan(
         config=config,
         ssds=cfg.MODEL.SSDS,
@@ -133,21 +146,47 @@ def collect_facts(cfg, model: SSD, config: str, classes_assumed: bool, images: i
         feature_layer_given=cfg.MODEL.FEATURE_LAYER is not None,
         taps=list(model.neck.taps),
         split_at=model.neck.split_at,
-        layers=_layers(model.backbone, size),
-        levels=_levels(cfg, model, feature_layer),
+        layers=_layers(_whole_base(cfg, model), size),
+        num_layers=len(model.backbone.feature_info),
+        levels=levels,
         num_priors=len(model.priors),
-        parameters=count_parameters(model),
-        macs=count_macs(model, size),
-        training=_training_memory(cfg, model),
-        inference=_inference_memory(cfg, model),
-        rate=RateFacts(images, images_assumed, rule.lengths.first, cfg.TRAIN.MAX_EPOCHS, rate_points(cfg, rule)),
+        parameters=_by_scope_word(model, _count_parameters(model)),
+        macs=interleaving.heavy.macs if interleaving else _by_scope_word(model, count_macs(model, size)),
+        cells=cells,
+        remembers=remembers(model),
+        in_use=cfg.MODEL.RNN.IN_USE,
+        frames_in_video=cfg.MODEL.RNN.FRAMES_IN_VIDEO,
+        interleaving=interleaving,
+        training=training_memory(cfg, model, rate.stages, clips=False),
+        clips=training_memory(cfg, model, rate.stages, clips=True),
+        inference=inference_memory(cfg, model, cells),
+        rate=rate,
     )
     return plan, rule
 
 
-def steps_per_epoch(cfg, images: int) -> int:
-    """Optimizer steps of an epoch of so many images."""
-    return math.ceil(math.ceil(images / cfg.TRAIN.BATCH_SIZE) / cfg.TRAIN.ACCUMULATE)
+def _whole_base(cfg, model: SSD) -> Backbone:
+    """The base as FEATURE_LAYER may name its layers, of which a variant may build fewer."""
+    if not isinstance(model.neck, LSTMNeck):
+        return large_extractor(model.backbone)
+    with torch.device("meta"):
+        return create_backbone(cfg)
+
+
+def _count_parameters(model: SSD) -> dict[str, int]:
+    """count_parameters, with the small one of two extractors as a part of its own."""
+    counts = count_parameters(model)
+    small = getattr(model.backbone, "small", None)
+    if not isinstance(small, Backbone):
+        return counts
+    light = sum(parameter.numel() for parameter in small.parameters())
+    return {"base": counts.pop("base") - light, SMALL: light, **counts}
+
+
+def _by_scope_word(model: SSD, counts: dict[str, int]) -> dict[str, int]:
+    """Counts of the parts of a detector by what TRAINABLE_SCOPE calls them."""
+    paths = {part_of(name): ".".join(name.split(".")[:2]) for name, _ in model.named_parameters()}
+    return {part if part in FAMILY_PREFIXES else paths.get(part, part): count for part, count in counts.items()}
 
 
 def _feature_layer(cfg, model: SSD) -> list | None:
@@ -220,71 +259,4 @@ def taps_of_layers(plan: Plan) -> dict[int, str]:
     for position, tap in enumerate(plan.taps):
         place = "" if isinstance(tap, int) else f" (at {tap[0]}.{tap[1]})"
         found[layer_of(tap)] = TAP_NAMES.get(variant_in_words(plan.ssds).levels, f"level {position}") + place
-    return found
-
-
-def _training_memory(cfg, model: SSD) -> Memory:
-    """Of a step with the largest images of the training."""
-    size = tuple(max([cfg.MODEL.IMAGE_SIZE, *cfg.TRAIN.IMAGE_SIZES], key=math.prod))
-    images, settings = cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.OPTIMIZER
-    weights = sum(parameter.numel() for parameter in model.parameters()) * FLOAT
-    learnt = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) * FLOAT
-    copies = OPTIMIZER_COPIES[settings.OPTIMIZER]
-    copies += settings.OPTIMIZER in ("sgd", "rmsprop") and settings.MOMENTUM > 0
-    model.train()
-    hold_frozen_norms(model)
-    kept = saved_bytes(model, size, images)
-    model.eval()
-    num_priors = len(model.priors) * math.prod(size) / math.prod(cfg.MODEL.IMAGE_SIZE)
-    fp32 = {
-        "weights": weights,
-        "gradients": learnt,
-        "optimizer state": learnt * copies,
-        "averaged weights": weights if cfg.TRAIN.EMA_DECAY else 0,
-        "activations": kept,
-        "loss": int(LOSS_COPIES * images * num_priors * cfg.MODEL.NUM_CLASSES * FLOAT),
-    }
-    mixed = {**fp32, "weights": weights * 3 // 2, "activations": kept // 2}
-    return Memory(images, size, fp32, mixed)
-
-
-def _inference_memory(cfg, model: SSD) -> Memory:
-    size, images = tuple(cfg.MODEL.IMAGE_SIZE), cfg.TEST.BATCH_SIZE
-    weights = sum(parameter.numel() for parameter in model.parameters()) * FLOAT
-    fp32 = {"weights": weights, "feature maps": peak_bytes(model, size) * images}
-    mixed = {"weights": weights * 3 // 2, "feature maps": fp32["feature maps"] // 2}
-    return Memory(images, size, fp32, mixed)
-
-
-def rate_points(cfg, rule: LearningRate) -> list[tuple[int, float, float, str]]:
-    """(step, epochs passed, rate, what happens there) where the learning rate is worth a look, in order."""
-    schedule, per_epoch = cfg.TRAIN.LR_SCHEDULER, rule.lengths.first
-    last = cfg.TRAIN.MAX_EPOCHS * per_epoch - 1
-    start = rule.hold * per_epoch
-    points = {quarter * (last - start) // 4 + start: "" for quarter in range(1, 4)} if start < last else {}
-    if schedule.SCHEDULER in ("step", "multi_step"):
-        points = {}
-    if schedule.SCHEDULER == "multi_step":
-        points = {start + (n - 1) * per_epoch: f"STEPS {n}" for n in schedule.STEPS}
-    if schedule.SCHEDULER == "step":
-        every = schedule.STEPS[0]
-        count = (cfg.TRAIN.MAX_EPOCHS - rule.hold) // every
-        chosen = range(1, count + 1) if count <= 6 else [1, 2, 3, count // 2, count]
-        points = {start + (n * every - 1) * per_epoch: f"step {n} of {count}" for n in chosen}
-    if schedule.SCHEDULER == "SGDR" and schedule.RESTART_EPOCHS:
-        points = {start + at: "restart" for at in _restarts(schedule, last - start, per_epoch)}
-    points[start] = f"after WARM_UP_EPOCHS, {schedule.SCHEDULER} begins" if rule.hold else points.get(start, "")
-    points[rule.ramp] = points.get(rule.ramp, "") or "after the ramp of WARM_UP_ITERATIONS"
-    points[0] = "first step" if rule.ramp else points.get(0) or "first step"
-    points[last] = "last step"
-    return [(at, at / per_epoch, rule.at(at), points[at]) for at in sorted(points) if 0 <= at <= last]
-
-
-def _restarts(schedule, steps: int, per_epoch: int) -> list[int]:
-    """Steps, from the beginning of the schedule, at which its first cosine cycles end; at most six."""
-    found, at, length = [], 0.0, schedule.RESTART_EPOCHS * per_epoch
-    while at + length <= steps and len(found) < 6:
-        at += length
-        found.append(math.ceil(at))
-        length *= schedule.RESTART_FACTOR
     return found

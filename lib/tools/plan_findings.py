@@ -4,23 +4,25 @@ import math
 
 from ..config.schema import MODEL
 from ..layers.prior_box import level_ratios, level_scales
-from ..modeling.complexity import trains_on_one_image, unused_parameters
+from ..modeling.complexity import trains_on_one_image
 from ..modeling.ssds.detector import SSD
 from .plan_facts import LevelFacts, Plan, cell_priors
+from .plan_video_findings import find_video_problems, unused_names
 from .plan_words import VARIANTS
 
 PITCH_TOLERANCE = 0.12  # by which STEPS may differ from the pitch of the cells
 LEAST_COVERED = 0.85  # of the image, by the cells that STEPS lays out
 FARTHEST_CENTRE = 1.05  # in parts of the image
 
+SSD_LIKE = ("ssd", "ssd_lite", "ssd_lite_RNN", "lstm_ssd_lite", "ssd_dual", "ssd_lite_dual", "dssd", "tdm")
 NECKS_OF = {
     "NECK_WIDTH": ("fpn", "bifpn", "dssd", "tdm"),
     "NECK_REPEATS": ("bifpn",),
     "RFB_BLOCK": ("rfb", "rfb_lite"),
     "ALIGN_CORNERS": ("fssd", "fssd_lite", "yolo_v3"),
-    "SOURCE_NORM": ("ssd", "ssd_lite", "ssd_lite_RNN", "ssd_dual", "ssd_lite_dual", "dssd", "tdm"),
-    "NORM_IN_TRUNK": ("ssd", "ssd_lite", "ssd_lite_RNN", "ssd_dual", "ssd_lite_dual", "dssd", "tdm"),
-    "EXTRAS_ACTIVATION": ("ssd", "ssd_lite", "ssd_lite_RNN", "ssd_dual", "ssd_lite_dual", "dssd", "tdm"),
+    "SOURCE_NORM": SSD_LIKE,
+    "NORM_IN_TRUNK": SSD_LIKE,
+    "EXTRAS_ACTIVATION": SSD_LIKE,
 }
 """Keys of MODEL that only some variants read; of variants that VARIANTS does not describe nothing is known."""
 
@@ -36,8 +38,9 @@ def find_problems(cfg, plan: Plan, model: SSD) -> list[str]:
         *_sizes(cfg, plan.levels),
         *_visible(plan.levels, plan.image_size),
         *_ratios(cfg, plan.levels),
-        *_single_cells(cfg, plan.levels, model),
+        *_single_cells(cfg, plan, model),
         *_unread_keys(cfg, plan),
+        *find_video_problems(cfg, plan),
         *_other_sizes(cfg, plan),
         *_schedule(cfg),
         *_cut_cycle(cfg, plan),
@@ -149,18 +152,20 @@ def _ratios(cfg, levels: list[LevelFacts]) -> list[str]:
     return found
 
 
-def _single_cells(cfg, levels: list[LevelFacts], model: SSD) -> list[str]:
-    single = [k for k, level in enumerate(levels) if math.prod(level.map) == 1]
+def _single_cells(cfg, plan: Plan, model: SSD) -> list[str]:
+    single = [k for k, level in enumerate(plan.levels) if math.prod(level.map) == 1]
     found = []
     if len(single) > 1:
         found.append(
             f"MODEL.FEATURE_LAYER: {_levels(single)} have maps of one cell each, which see the same; leave out all but "
             f"one, or give larger images than {cfg.MODEL.IMAGE_SIZE}"
         )
-    if cfg.TRAIN.BATCH_SIZE == 1 and not trains_on_one_image(model, cfg.MODEL.IMAGE_SIZE):
+    alone = [stage for stage in plan.rate.stages if stage.frames * stage.rows == 1]
+    if alone and not trains_on_one_image(model, cfg.MODEL.IMAGE_SIZE):
+        key = "MODEL.RNN.BATCH_SIZE" if all(stage.clips for stage in alone) else "TRAIN.BATCH_SIZE"
         found.append(
-            "TRAIN.BATCH_SIZE: training will fail on 1 image, since a batch norm on a map of one cell would get a "
-            "single value; give 2 at least"
+            f"{key}: training will fail on 1 image, since a batch norm on a map of one cell would get a single value; "
+            "give 2 at least"
         )
     return found
 
@@ -181,7 +186,7 @@ def _unread_keys(cfg, plan: Plan) -> list[str]:
 
 
 def _other_sizes(cfg, plan: Plan) -> list[str]:
-    stride = plan.layers[-1].stride
+    stride = plan.layers[plan.num_layers - 1].stride
     odd = [list(size) for size in cfg.TRAIN.IMAGE_SIZES if any(side % stride for side in size)]
     if not odd:
         return []
@@ -232,7 +237,7 @@ def _cut_cycle(cfg, plan: Plan) -> list[str]:
 
 
 def _unused_parts(model: SSD, plan: Plan) -> list[str]:
-    names = set(unused_parameters(model, plan.image_size))
+    names = unused_names(model, plan.image_size)
     if not names:
         return []
     lost = sum(parameter.numel() for name, parameter in model.named_parameters() if name in names)

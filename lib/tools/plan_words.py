@@ -98,8 +98,8 @@ class Variant:
 
     form: how the key is written.  tap: what becomes of a layer of the base.  tokens: the strings there are.  remark:
     what else makes its levels.  levels: what has an entry for each level: tokens, the pyramid (the second pair), or
-    chains (lists of tokens).  first_through and later_through: what the first layer of the base and the others go
-    through on their way to a level.
+    chains (lists of tokens).  inner_taps: whether places inside a layer may be given.  first_through and later_through:
+    what the first layer of the base and the others go through on their way to a level.
     """
 
     form: str = "[tokens, channels], an entry for each level"
@@ -107,6 +107,7 @@ class Variant:
     tokens: dict[str, str] = field(default_factory=dict)
     remark: str = ""
     levels: str = "tokens"
+    inner_taps: bool = True
     first_through: str = ""
     later_through: str = ""
 
@@ -122,7 +123,14 @@ LITE_TOKENS = {
     "P": "extra level: 'S' without padding; n rows become (n - 1) / 2, rounded down",
     "E": "the same as 'S'",
 }
-RECURRENT_TOKENS = {**LITE_TOKENS, "L": "an LSTM over what 'S' makes; halves the map"}
+HALVED_TOKENS = {
+    token: meaning.replace(": 1x1,", ": 1x1 to half the channels,") for token, meaning in LITE_TOKENS.items()
+}
+LSTM_TOKENS = {
+    **LITE_TOKENS,
+    "L": "'S' and behind it an LSTM of 1x1 convolutions, by which every cell of the halved map remembers by itself",
+}
+MEMORY = "a Bottleneck-LSTM, whose separable 3x3 convolutions carry what is remembered to neighbouring cells"
 BLOCK = "a receptive field block"
 BLOCK_TOKENS = {"RBF": f"extra level behind the base: {BLOCK} with stride 2; halves the map"}
 NORM = "MODEL.SOURCE_NORM"
@@ -145,7 +153,30 @@ YOLO_TOKENS = {
 VARIANTS = {
     "ssd": Variant(tap=NORMED, first_through=NORM, tokens=PLAIN_TOKENS),
     "ssd_lite": Variant(tap=NORMED, first_through=NORM, tokens=LITE_TOKENS),
-    "ssd_lite_RNN": Variant(tap=NORMED, first_through=NORM, tokens=RECURRENT_TOKENS),
+    **dict.fromkeys(
+        ("ssd_lite_RNN", "lstm_ssd_lite"),
+        Variant(
+            tap=NORMED,
+            first_through=NORM,
+            tokens=LSTM_TOKENS,
+            remark="only 'L' remembers; in epochs on stills, and with MODEL.RNN.IN_USE False, it is the same as 'S'",
+        ),
+    ),
+    "lstm_ssd": Variant(
+        tokens=HALVED_TOKENS,
+        remark=f"behind each level of MODEL.RNN.CELL_LEVELS, by default the last layer of the base that is given, "
+        f"stands {MEMORY}; the next extra level goes on from its output. The base ends at that last layer, which must "
+        "be a whole one: what comes behind is not built",
+    ),
+    "lstm_ssd_interleaved": Variant(
+        tap="only its last one may be given, as level 0, which comes from whichever extractor saw the frame",
+        tokens=HALVED_TOKENS,
+        remark=f"behind level 0 stands {MEMORY}, in four groups, one for both extractors: MODEL.NETS and, on images of "
+        "half the size, MODEL.RNN.SMALL_NETS. Frames of the latter read the memory and do not change it, unless POLICY "
+        "is small. An extra level of as many channels as the one before also adds that one's map, pooled to half the "
+        "size",
+        inner_taps=False,
+    ),
     "ssd_dual": Variant(tap=DUAL, first_through=NORM, tokens=PLAIN_TOKENS, remark=DUAL_REMARK),
     "ssd_lite_dual": Variant(tap=DUAL, first_through=NORM, tokens=LITE_TOKENS, remark=DUAL_REMARK),
     "rfb": Variant(

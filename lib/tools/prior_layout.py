@@ -70,16 +70,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects to be covered: boxes [N, 4], labels [N], the image that each lies in [N], whether it went through the
-    augmentation [N]."""
+    """Objects to be covered: boxes [N, 4], labels [N], the scene that each lies in [N] (an image, or a whole video),
+    whether it went through the augmentation [N]."""
 
     boxes: Tensor
     labels: Tensor
-    images: Tensor
+    scenes: Tensor
     augmented: Tensor
 
     def __getitem__(self, rows) -> "Objects":
-        return Objects(self.boxes[rows], self.labels[rows], self.images[rows], self.augmented[rows])
+        return Objects(self.boxes[rows], self.labels[rows], self.scenes[rows], self.augmented[rows])
 
     @classmethod
     def concat(cls, parts) -> "Objects":

@@ -6,6 +6,7 @@ from dataclasses import fields
 import numpy as np
 import torch
 
+from ..config.stages import stage_of
 from ..dataset.dataset_factory import create_loader
 from ..dataset.detection import DetectionRecords
 from .prior_layout import Objects
@@ -29,23 +30,24 @@ def plain_objects(records: DetectionRecords) -> Objects:
     """The objects of the records as a plain resize shows them."""
     counts = np.diff(records.offsets)
     boxes = records.boxes / np.repeat(records.sizes[:, [1, 0, 1, 0]], counts, axis=0).astype(np.float32)
-    images = np.repeat(np.arange(len(records)), counts)
-    return _with_area(_to_objects(boxes, records.labels, images, False), "before augmentation")
+    scenes = np.repeat(_scenes(records, np.arange(len(records))), counts)
+    return _with_area(_to_objects(boxes, records.labels, scenes, False), "before augmentation")
 
 
 def draw_objects(cfg, records: DetectionRecords, num_images: int) -> tuple[Objects, Objects]:
     """(the objects in the first `num_images` images that a training shows, those that MIN_BOX_SIZE takes from them).
 
     Goes through the sampler and the augmentation of training, seed included, but reads no image and draws none: all
-    are of MODEL.IMAGE_SIZE, whatever TRAIN.IMAGE_SIZES says.
+    are of MODEL.IMAGE_SIZE, whatever TRAIN.IMAGE_SIZES says.  Videos are shown as the first epoch shows them, as stills
+    or in clips.
     """
     blanks = _Blanks(**{field.name: getattr(records, field.name) for field in fields(records)})
-    loader = create_loader(cfg, "train", blanks)
+    loader = create_loader(cfg, "train", blanks, clips=records.is_video and stage_of(cfg, 1).clips)
     dataset, transform = loader.dataset, loader.dataset.transform
     transform._render = lambda image, choice, output_size: _blank(output_size)
     smallest, shown, lost = transform.min_box_size, [], []
     for item in _first_items(loader.sampler, num_images):
-        key = item.epoch, item.index, item.repeat, None, item.anchor
+        key, scene = (item.epoch, item.index, item.repeat, None, item.anchor), _scenes(records, [item.index])[0]
         transform.min_box_size = 0.0
         _, boxes, labels, *_ = dataset.sample(*key)
         sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
@@ -55,10 +57,15 @@ def draw_objects(cfg, records: DetectionRecords, num_images: int) -> tuple[Objec
             transform.min_box_size = smallest
             _, kept, kept_labels, *_ = dataset.sample(*key)
             small = np.argsort(sides)[: max(0, len(boxes) - len(kept))]
-            lost.append((boxes[small], labels[small], np.full(len(small), item.index)))
+            lost.append((boxes[small], labels[small], np.full(len(small), scene)))
             boxes, labels = kept, kept_labels
-        shown.append((boxes, labels, np.full(len(labels), item.index)))
+        shown.append((boxes, labels, np.full(len(labels), scene)))
     return _with_area(_join(shown), "after augmentation"), _join(lost)
+
+
+def _scenes(records: DetectionRecords, indices) -> np.ndarray:
+    """What these images show, by number: a scene each, but the frames of a video one."""
+    return records.video_of(indices) if records.is_video else np.asarray(indices)
 
 
 def _first_items(sampler, number: int):
@@ -76,9 +83,9 @@ def _join(parts) -> Objects:
     return _to_objects(*(np.concatenate(column) for column in zip(empty, *parts, strict=True)), True)
 
 
-def _to_objects(boxes, labels, images, augmented: bool) -> Objects:
+def _to_objects(boxes, labels, scenes, augmented: bool) -> Objects:
     boxes, labels = torch.from_numpy(np.ascontiguousarray(boxes, np.float32)), torch.from_numpy(labels)
-    return Objects(boxes, labels, torch.from_numpy(images), torch.full_like(labels, augmented, dtype=torch.bool))
+    return Objects(boxes, labels, torch.from_numpy(scenes), torch.full_like(labels, augmented, dtype=torch.bool))
 
 
 def _with_area(objects: Objects, when: str) -> Objects:

@@ -97,13 +97,13 @@ def _shape_iou(shapes: Tensor, others: Tensor) -> Tensor:
 
 def propose(given: Layout, counts: list[int], objects: Objects, threshold: float, seed: int = 0) -> Proposal:
     """Priors for these objects with `counts` boxes per cell: as ratios, or as pairs if these cover more, whichever
-    holds on images that the search has not seen; none if the given ones do as well there.
+    holds on scenes that the search has not seen; none if the given ones do as well there.
 
-    Deterministic: the seed decides the sample, the half of the images held out and the starts of k-means.
+    Deterministic: the seed decides the sample, the half of the scenes held out and the starts of k-means.
     """
     generator = torch.Generator().manual_seed(seed)
-    present, image = objects.images.unique(return_inverse=True)
-    held_out = (torch.randperm(len(present), generator=generator) % 2 == 1)[image]
+    present, scene = objects.scenes.unique(return_inverse=True)
+    held_out = (torch.randperm(len(present), generator=generator) % 2 == 1)[scene]
     seen, unseen = (_sample(objects[half], MAX_SAMPLE, generator) for half in (~held_out, held_out))
     everything = _sample(objects, MAX_SAMPLE, generator)
     kinds, most = ["pairs"], 2 + 2 * len(START_RATIOS)

@@ -35,7 +35,7 @@ EPOCHS, MAX_IMAGES = 20, 20_000
 """Epochs of augmentation that are drawn, and images at most, unless --images says how many."""
 
 MIN_OBJECTS = 20
-"""Of fewer objects than this, or in a single image, priors would learn the accidents."""
+"""Of fewer objects than this, or in a single scene, priors would learn the accidents."""
 
 MAX_BOXES = 32  # per cell, with --boxes
 
@@ -102,7 +102,7 @@ def improve(cfg, layout: Layout, counts: list[int], plain: Objects, drawn: Objec
             level, list(layout.steps[level]), rows, columns, steps[level],
         )  # fmt: skip
     rest = ("steps", replace(layout, steps=steps)) if changed else ("given", None)
-    if len(plain) < MIN_OBJECTS or len(plain.images.unique()) < 2:
+    if len(plain) < MIN_OBJECTS or len(plain.scenes.unique()) < 2:
         return Proposal(rest[1], "steps" if changed else "few", {})
     found = propose(replace(layout, steps=steps), counts, Objects.concat([drawn, plain]), threshold, cfg.SEED)
     if found.layout is None:
@@ -255,8 +255,9 @@ def examine(args) -> str:
     if cfg.TRAIN.IMAGE_SIZES:
         text += "\n\nAll figures are for MODEL.IMAGE_SIZE; TRAIN.IMAGE_SIZES is not looked at."
     if found.layout is None:
+        unit = "video" if records.is_video else "image"
         text += "\n\nNo proposal: " + {
-            "few": f"it takes {MIN_OBJECTS} objects, in more than one image, to fit priors to.",
+            "few": f"it takes {MIN_OBJECTS} objects, in more than one {unit}, to fit priors to.",
             "given": "nothing that was tried covers the objects better than these priors do.",
         }[found.kind]  # fmt: skip
     else:

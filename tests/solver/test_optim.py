@@ -100,6 +100,25 @@ def test_optimizers_take_the_keys_of_the_reference(name, model):
     assert group.get("alpha", 0.7) == 0.7 and group.get("eps", 0.001) == 0.001
 
 
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_what_begins_to_learn_later_begins_like_the_others_did(momentum):
+    """A memory has no gradient while it is switched off."""
+    torch.manual_seed(0)
+    fused, plain = (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)) for _ in range(2))
+    plain.load_state_dict(fused.state_dict())
+    words = ["OPTIMIZER=sgd", f"MOMENTUM={momentum}", "LEARNING_RATE=0.1", "WEIGHT_DECAY=0.01"]
+    optimizer = create_optimizer(load_config(None, [f"TRAIN.OPTIMIZER.{word}" for word in words]), fused)
+    other = torch.optim.SGD(plain.parameters(), 0.1, momentum, weight_decay=0.01, fused=False, foreach=False)
+    for step in range(4):
+        x = torch.randn(5, 3) if step > 1 else torch.randn(5, 4)
+        for layers, stepper in ((fused, optimizer), (plain, other)):
+            (layers if step > 1 else layers[1])(x).square().mean().backward()
+            stepper.step()
+            stepper.zero_grad()
+    for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_frozen_parts_do_not_move_at_all(model):
     freeze_outside_scope(model, "extras,norm,loc,conf")
     before = copy.deepcopy(model.state_dict())

@@ -10,8 +10,9 @@ from lib.config import load_config
 from lib.modeling.ssds import SSDS
 from lib.solver.optim import LearningRate
 from lib.tools.plan import draw_rate, main, make_plan
-from lib.tools.plan_facts import rate_points, steps_per_epoch
-from lib.tools.plan_text import WIDTH, format_plan
+from lib.tools.plan_rate import rate_points, steps_per_epoch
+from lib.tools.plan_table import WIDTH
+from lib.tools.plan_text import format_plan
 from lib.tools.plan_words import VARIANTS
 from lib.utils.errors import UserError
 

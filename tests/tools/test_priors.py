@@ -236,7 +236,7 @@ def test_large_sets_are_sampled_all_over(write):
     path = write({f"i{k}": [("cat", corners(0, 0, 32, 32))] for k in range(12)}, data=PLAIN + "  SHUFFLE: False\n")
     cfg = load_config(path, ["TRAIN.BATCH_SIZE=4"])
     records = create_records(cfg, "train")
-    assert draw_objects(cfg, records, 4)[0].images.tolist() == [0, 3, 6, 9]
+    assert draw_objects(cfg, records, 4)[0].scenes.tolist() == [0, 3, 6, 9]
     assert len(draw_objects(cfg, records, 18)[0]) == 18
     assert len(plain_objects(records)) == 12
 
