@@ -39,7 +39,7 @@ NO_MEMORY = ["MODEL.RNN.IN_USE=False", "MODEL.RNN.CELL_LEVELS=[]", "MODEL.RNN.CE
 
 MODELS = {
     "recurrent": (SINGLE, []),
-    "single frame": (SINGLE, [*NO_MEMORY, "TRAIN.MAX_EPOCHS=14"]),
+    "single frame": (SINGLE, [*NO_MEMORY, "TRAIN.MAX_EPOCHS=9", "TRAIN.LR_SCHEDULER.STEPS=[5,9]"]),
     "interleaved": (TWO, []),
     "heavy alone": (TWO, ["MODEL.RNN.POLICY=large", "MODEL.RNN.TRAIN_POLICY=large"]),
     "light alone": (TWO, ["MODEL.RNN.POLICY=small", "MODEL.RNN.TRAIN_POLICY=small"]),

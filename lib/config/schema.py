@@ -175,6 +175,12 @@ MODEL = {
             "cell's input, or 320.",
             minimum=1,
         ),
+        "CELL_SKIP": Key(
+            False,
+            "bool",
+            "Let the levels behind a memory of lstm_ssd read its bottleneck too, as lstm_ssd_interleaved always does: "
+            "what the frame alone shows goes past the memory.",
+        ),
         "CELL_BOUND": Key(
             "clip",
             "choice",

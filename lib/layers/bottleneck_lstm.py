@@ -78,12 +78,18 @@ class BottleneckLSTM(nn.Module):
         self.gates_pointwise = nn.Conv2d(channels, 4 * channels, 1, groups=groups)
 
     def reset_parameters(self) -> None:
-        """Fresh weights that keep the scale of the signal: there are no norms inside that would mend it."""
+        """Fresh weights that keep the scale of the signal, since no norm inside would mend it.
+
+        Those that read the memory begin small: where single frames were learnt first they never had a gradient, and the
+        memory, when it is switched on, shall not upset what has been learnt.
+        """
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        for bottleneck in self.bottlenecks:
+            nn.init.normal_(bottleneck.h_pointwise.weight, std=0.1 / self.channels**0.5)
 
     def prepare(self, x: Tensor, source: int = 0) -> Tensor:
         """The input's part of the bottleneck [B, N, H, W], from an input of kind `source`."""

@@ -67,6 +67,9 @@ def create_backbone(cfg) -> Backbone:
     base, rnn = _create_net(cfg), cfg.MODEL.RNN
     if cfg.MODEL.SSDS != INTERLEAVED:
         return base
+    for key, net in (("MODEL.NETS", cfg.MODEL.NETS), ("MODEL.RNN.SMALL_NETS", rnn.SMALL_NETS)):
+        if is_timm(net):
+            raise UserError(f"{key}: the networks of timm ({net}) cannot be interleaved; {INTERLEAVED} takes others")
     name = usual_small_net(base) if rnn.SMALL_NETS == "auto" else rnn.SMALL_NETS
     small = NETS.get(name, "MODEL.RNN.SMALL_NETS")()
     check_strides(base, small, name)
@@ -111,6 +114,7 @@ def create_neck(cfg, backbone: Backbone, num_ratios: int | None) -> Neck:
         cell_levels=model.RNN.CELL_LEVELS,
         cell_channels=tuple(model.RNN.CELL_CHANNELS),
         cell_bound=model.RNN.CELL_BOUND,
+        cell_skip=model.RNN.CELL_SKIP,
     )
     return SSDS.get(model.SSDS)(backbone, spec)
 

@@ -87,12 +87,17 @@ def cell_boxes(layout: Layout) -> list[list[list[float]]]:
     return [[[round(side, 1) for side in box] for box in level.tolist()] for level in pixels.split(layout.counts)]
 
 
+def _images(figures: dict) -> str:
+    videos = figures["videos"]
+    return f"{figures['images']} {f'frames in {videos} videos' if videos else 'images'}"
+
+
 def format_report(figures: dict) -> str:
     """All figures as text for a terminal."""
     height, width = figures["image_size"]
     sections = [
         f"{figures['model']}, images of {height} x {width} pixels\n"
-        f"{figures['objects']} objects in {figures['images']} images of {figures['data']};\n"
+        f"{figures['objects']} objects in {_images(figures)} of {figures['data']};\n"
         f"{figures['augmented_objects']} in {figures['augmented_images']} images as training shows them"
     ]
     for name, title in (("given", "Priors as given"), ("proposed", "Priors proposed")):
@@ -106,7 +111,7 @@ def format_report(figures: dict) -> str:
 def summary(figures: dict) -> list[str]:
     """What the proposal is worth, in a few lines."""
     total, (given, proposed) = figures["coverage"][-1], figures["priors"].values()
-    lines = [f"For {figures['objects']} objects in {figures['images']} images of {figures['data']}, {proposed} priors."]
+    lines = [f"For {figures['objects']} objects in {_images(figures)} of {figures['data']}, {proposed} priors."]
     for kind, words in (("plain", "without augmentation"), ("augmented", "with augmentation")):
         now, then = (_in_words(total[kind][name]) for name in ("given", "proposed"))
         lines.append(f"Covered at IoU {figures['iou_threshold']:g} {words}: {then}; by the {given} of _BASE_: {now}.")

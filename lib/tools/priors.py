@@ -242,6 +242,7 @@ def examine(args) -> str:
         "image_size": list(layout.image_size),
         "data": records.name,
         "images": len(records),
+        "videos": len(records.videos) if records.is_video else 0,
         "objects": len(plain),
         "augmented_images": num_images,
         "augmented_objects": len(drawn),

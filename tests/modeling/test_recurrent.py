@@ -305,6 +305,10 @@ def test_light_frames_cost_a_twelfth_of_heavy_ones():
         ([*SINGLE, "MODEL.RNN.CELL_CHANNELS=[1, 2]"], "2. given for 1 memories"),
         ([*INTERLEAVED, "MODEL.RNN.CELL_CHANNELS=[18]"], "4 groups: give one number that 4 divides"),
         ([*INTERLEAVED, "MODEL.RNN.SMALL_NETS=slim_mobilenet_v2_035"], "has a stride of 64 pixels of the whole ones"),
+        (
+            [*INTERLEAVED, "MODEL.RNN.SMALL_NETS=timm/resnet18"],
+            "networks of timm .timm/resnet18. cannot be interleaved",
+        ),
         ([*INTERLEAVED, "MODEL.RNN.SMALL_NETS=mobilnet"], "MODEL.RNN.SMALL_NETS: 'mobilnet' is unknown"),
         ([*INTERLEAVED, "MODEL.FEATURE_LAYER=[[13, 17, S], [32, 112, 32]]"], "has one level of the base"),
         ([*SINGLE[:2], "MODEL.FEATURE_LAYER=[[11, '12.2', S], [128, 128, 64]]"], "must be a whole layer"),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,17 +80,19 @@ def file_of(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plan_of(file_of):
-    """The plan of a variant's file with overrides, drawn up once."""
-    drawn = {}
+def drawn_of(file_of):
+    """(plan, model) of a variant's file with overrides, made once."""
 
-    def plan_of(ssds, *overrides):
-        if (ssds, *overrides) not in drawn:
-            drawn[(ssds, *overrides)] = make_plan(load_config(file_of(ssds), overrides))[:2]
-        return drawn[(ssds, *overrides)][0]
+    @cache
+    def drawn_of(ssds, *overrides):
+        return make_plan(load_config(file_of(ssds), overrides))[:2]
 
-    plan_of.drawn = drawn
-    return plan_of
+    return drawn_of
+
+
+@pytest.fixture(scope="module")
+def plan_of(drawn_of):
+    return lambda *words: drawn_of(*words)[0]
 
 
 @pytest.fixture(scope="module")
@@ -262,9 +265,9 @@ def test_image_sizes_fit_the_layers_that_are_built(plan_of):
 
 
 @pytest.mark.parametrize("ssds", [*LAYERS, "fssd_lite", "fpn"])
-def test_parts_of_the_cost_are_words_of_the_scope(file_of, plan_of, ssds):
+def test_parts_of_the_cost_are_words_of_the_scope(drawn_of, ssds):
     if ssds in LAYERS:
-        plan, model = plan_of(ssds), plan_of.drawn[(ssds,)][1]
+        plan, model = drawn_of(ssds)
     else:
         words = [f"MODEL.SSDS={ssds}", "MODEL.NETS=mobilenet_v1_025", "MODEL.NUM_CLASSES=4"]
         plan, model, _ = make_plan(load_config(None, words))
@@ -304,8 +307,8 @@ def test_the_policy_is_told_in_words(plan_of, policy):
     assert heavy_share(policy, 9, True) == POLICIES[policy]
 
 
-def test_the_mean_is_that_of_frames_counted_one_by_one(file_of, plan_of):
-    plan, model, costs = plan_of(TWO), plan_of.drawn[(TWO,)][1], []
+def test_the_mean_is_that_of_frames_counted_one_by_one(file_of, drawn_of):
+    (plan, model), costs = drawn_of(TWO), []
     facts = collect_interleaving(load_config(file_of(TWO), ["MODEL.RNN.POLICY=random"]), model)
     for kind in ("large", "small"):
         with seen_by(model, kind):
@@ -371,13 +374,13 @@ def test_activations_are_those_of_all_frames_of_a_clip(file_of, plan_of, ssds, c
     assert memory.fp32["activations"] == pytest.approx(kept_by_a_step(cfg, clips), rel=0.03)
 
 
-def test_extractors_that_share_the_frames_share_the_memory(file_of, plan_of):
-    model, stages, kept = plan_of.drawn[(TWO,)][1], plan_of(TWO).rate.stages, {}
+def test_extractors_that_share_the_frames_share_the_memory(file_of, drawn_of):
+    (plan, model), kept = drawn_of(TWO), {}
     for policy in ("large", "small", "random"):
         cfg = load_config(file_of(TWO), [f"MODEL.RNN.TRAIN_POLICY={policy}"])
-        kept[policy] = training_memory(cfg, model, stages, clips=True).fp32["activations"]
+        kept[policy] = training_memory(cfg, model, plan.rate.stages, clips=True).fp32["activations"]
     assert kept["random"] == pytest.approx((kept["large"] + kept["small"]) / 2)
-    assert kept["random"] == plan_of(TWO).clips.fp32["activations"]
+    assert kept["random"] == plan.clips.fp32["activations"]
 
 
 @pytest.mark.parametrize("rnn", [

@@ -11,6 +11,7 @@ import torch
 from lib.config import load_config
 from lib.dataset.dataset_factory import create_loader, create_records
 from lib.dataset.detection import DetectionRecords
+from lib.dataset.shapes_video import VideoParameters, write_videos
 from lib.layers.box import cxcywh_to_xyxy, pairwise_iou
 from lib.modeling.model_builder import create_model
 from lib.tools.prior_layout import Layout, Objects, count_matches, nearest_ious
@@ -239,6 +240,64 @@ def test_large_sets_are_sampled_all_over(write):
     assert draw_objects(cfg, records, 4)[0].scenes.tolist() == [0, 3, 6, 9]
     assert len(draw_objects(cfg, records, 18)[0]) == 18
     assert len(plain_objects(records)) == 12
+
+
+# --- videos -----------------------------------------------------------------------------------------------------------
+
+RECURRENT = """
+MODEL: {SSDS: lstm_ssd, NETS: mobilenet_v1_025, NUM_CLASSES: 7, IMAGE_SIZE: 64,
+  FEATURE_LAYER: [[5, 11, S], [64, 128, 64]], SIZES: [0.3, 0.9],
+  RNN: {IN_USE: True, BACKPROP_STEPS: 3, FRAMES_IN_VIDEO: 9, BATCH_SIZE: 2}}
+TRAIN: {BATCH_SIZE: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A configuration of a recurrent detector for videos of 12 frames."""
+    folder = tmp_path_factory.mktemp("videos")
+    write_videos(folder / "data", VideoParameters(num_train=4, num_val=1, num_test=1, size=64, frames=12), 1)
+    data = f"DATASET: {{DATASET: coco_vid, DATASET_DIR: {folder / 'data'}, TRAIN_SETS: [train], NUM_WORKERS: 0}}\n"
+    path = folder / "x.yml"
+    path.write_text(f"{RECURRENT}{data}EXP_DIR: {folder / 'run'}\n")
+    return path
+
+
+@pytest.mark.parametrize("stills", [0, 5])
+def test_boxes_of_videos_are_those_of_the_first_epoch(videos, stills):
+    """Clips, augmented alike, or stills of their own each; both augmentations leave the objects of their video."""
+    cfg = load_config(videos, [f"MODEL.RNN.USE_LSTM_AFTER_EPOCH={stills}"])
+    records = create_records(cfg, "train")
+    drawn, _ = draw_objects(cfg, records, 36 if stills == 0 else 48)
+    loader = iter(create_loader(cfg, "train", records, clips=stills == 0))
+    targets = [target for _ in range(2) for batch in next(loader) for target in batch.targets]
+    seen = torch.cat([target.boxes for target in targets])
+    assert torch.equal(drawn.boxes[: len(seen)], seen)
+    scenes = [target.image_id[0] for target in targets for _ in range(len(target.boxes))]
+    assert drawn.scenes[: len(seen)].tolist() == [list(records.videos).index(video) for video in scenes]
+
+
+def test_frames_of_a_video_are_one_scene(videos):
+    """What was learnt from a frame is not to be checked on the next one."""
+    records = create_records(load_config(videos), "train")
+    plain = plain_objects(records)
+    assert len(plain) == len(records.boxes) and len(plain.scenes.unique()) == 4
+
+
+def test_command_proposes_priors_for_videos(videos, capsys):
+    assert main(["--cfg", str(videos), "--images", "96", "SEED=3"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "objects in 48 frames in 4 videos of" in shown and "priors/x_priors.yml holds the proposal" in shown
+    patch = load_config(videos.parent / "run/priors/x_priors.yml")
+    assert (
+        patch.MODEL.SSDS == "lstm_ssd" and read_layout(patch).num_priors == read_layout(load_config(videos)).num_priors
+    )
+
+
+def test_one_video_is_no_sample(videos, tmp_path, capsys):
+    write_videos(tmp_path / "one", VideoParameters(num_train=1, num_val=1, num_test=0, size=64, frames=40), 1)
+    assert main(["--cfg", str(videos), "--images", "40", f"DATASET.DATASET_DIR={tmp_path / 'one'}"]) == 0
+    assert "No proposal: it takes 20 objects, in more than one video" in capsys.readouterr().out
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -53,7 +53,8 @@ class InterleavedNeck(Neck):
         sources = [x]
         for extra in self.extras:
             below, x = x, F.relu6(extra(x))
-            x = x + pool(below) if x.shape[1] == below.shape[1] else x
+            halved = pool(below)
+            x = x + halved if halved.shape == x.shape else x
             sources.append(x)
         return sources
 
@@ -141,4 +142,5 @@ def build_interleaved(backbone: Backbone, spec: NeckSpec) -> InterleavedNeck:
     widths = [channels, backbone.small.feature_info[-1].channels]
     memory = spec.cell_channels[0] if spec.cell_channels else CHANNELS
     cell = BottleneckLSTM(widths, memory, GROUPS, spec.cell_bound, output_bottleneck=True)
-    return InterleavedNeck(levels, halved_extras(levels[1:], cell.out_channels), cell)
+    widths = [cell.out_channels, *(level.channels for level in levels[1:])]
+    return InterleavedNeck(levels, halved_extras(levels[1:], widths), cell)

@@ -66,7 +66,6 @@ class LSTMNeck(Neck):
     """
 
     head = "separable_all"
-    has_memory = True
 
     def __init__(self, levels: list[Level], extras: list[nn.Module], cells: dict[int, BottleneckLSTM]):
         super().__init__()
@@ -76,6 +75,7 @@ class LSTMNeck(Neck):
         ]
         self.extras = nn.ModuleList(extras)
         self.cells = nn.ModuleDict({str(number): cell for number, cell in cells.items()})
+        self.has_memory = bool(cells)
 
     def forward(self, features: list[Tensor], state=None, first=None) -> tuple[list[Tensor], object]:
         """(taps and end of the base, state, first) -> (sources of the head, new state)."""
@@ -110,11 +110,11 @@ def build_lstm_ssd(backbone: Backbone, spec: NeckSpec) -> LSTMNeck:
     wanted = [len(taps) - 1] if spec.cell_levels is None else list(spec.cell_levels)
     widths = _cell_channels(wanted, levels, spec.cell_channels)
     cells = {
-        number: BottleneckLSTM(levels[number].channels, widths[number], bound=spec.cell_bound) for number in wanted
+        number: BottleneckLSTM(levels[number].channels, widths[number], 1, spec.cell_bound, spec.cell_skip)
+        for number in wanted
     }
-    width = widths.get(len(taps) - 1, levels[len(taps) - 1].channels)
-    behind = [widths.get(number) for number in range(len(taps), len(levels))]
-    extras = halved_extras(levels[len(taps) :], width, behind)
+    outputs = [cells[n].out_channels if n in cells else level.channels for n, level in enumerate(levels)]
+    extras = halved_extras(levels[len(taps) :], outputs[len(taps) - 1 :])
     return LSTMNeck(levels, extras, cells)
 
 
@@ -133,13 +133,10 @@ def _cell_channels(wanted: list[int], levels: list[Level], given) -> dict[int, i
     return dict(zip(wanted, given or [max(levels[number].channels // 4, 1) for number in wanted], strict=True))
 
 
-def halved_extras(levels: list[Level], in_channels: int, behind=()) -> list[nn.Module]:
-    """A separable block for each extra level, through half its channels unless FEATURE_LAYER says otherwise.
-
-    behind: the channels of the memory behind each level, None for no memory.
-    """
-    extras = []
-    for level, channels in zip(levels, behind or [None] * len(levels), strict=True):
-        extras.append(separable_extra(in_channels, level._replace(hidden=level.hidden or max(level.channels // 2, 1))))
-        in_channels = channels or level.channels
-    return extras
+def halved_extras(levels: list[Level], in_channels: list[int]) -> list[nn.Module]:
+    """A separable block for each extra level, through half its channels unless FEATURE_LAYER says otherwise;
+    in_channels begins with those that each of them reads."""
+    return [
+        separable_extra(width, level._replace(hidden=level.hidden or max(level.channels // 2, 1)))
+        for width, level in zip(in_channels, levels, strict=False)
+    ]

@@ -33,6 +33,7 @@ class NeckSpec:
     cell_levels: list[int] | None = None
     cell_channels: tuple[int, ...] = ()
     cell_bound: str = "clip"
+    cell_skip: bool = False
 
 
 class Neck(nn.Module):
