@@ -66,7 +66,7 @@ def test_strip_shows_the_passage_in_which_runs_differ(data, truth, tmp_path, mon
 
 
 def test_passage_stays_within_a_video():
-    gains = np.array([0, 0, 3, 3, 0, 0, 4, 0])
+    gains = np.array([0, 0, 3, 3, 0, 0, 2, 2])
     assert film_strip.best_passage(gains, np.array([0, 3, 8]), 2) == 6
     assert film_strip.best_passage(gains, np.array([0, 8]), 2) == 2
 
