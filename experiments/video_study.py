@@ -97,16 +97,19 @@ def parse_args() -> argparse.Namespace:
 def settings(name: str, seed: int, data: Path, out: Path) -> list[str]:
     """The arguments of train.py for a step."""
     config, overrides = MODELS[name]
-    folder = out / f"{name.replace(' ', '_')}_{seed}"
     return ["--cfg", f"{CONFIGS}/{config}", *overrides, f"SEED={seed}", f"DATASET.DATASET_DIR={data}",
-            f"EXP_DIR={folder}", "DATASET.NUM_WORKERS=0"]  # fmt: skip
+            f"EXP_DIR={folder_of(name, seed, out)}", "DATASET.NUM_WORKERS=0"]  # fmt: skip
+
+
+def folder_of(name: str, seed: int, out: Path) -> Path:
+    """Where the run of a step lies."""
+    return out / f"{name.replace(' ', '_')}_{seed}"
 
 
 def run_step(name: str, seed: int, data: Path, out: Path, cores: SimpleQueue) -> dict:
     """Train and test one model on one core; its row."""
     core, start = cores.get(), time.monotonic()
-    arguments = settings(name, seed, data, out)
-    folder = Path(next(a for a in arguments if a.startswith("EXP_DIR=")).removeprefix("EXP_DIR="))
+    arguments, folder = settings(name, seed, data, out), folder_of(name, seed, out)
     folder.mkdir(exist_ok=True)
     seconds = folder / "seconds.txt"  # of all starts of an interrupted step together
     try:
@@ -146,9 +149,7 @@ def split_by_degradation(detections: Path, data: Path) -> dict[str, float]:
 def measure_speeds(args, data: Path, out: Path) -> None:
     """Milliseconds a frame of each model that has a run, one frame at a time, in rounds over the models."""
     rows = read_rows(out / "speeds.csv")
-    trained = [
-        name for name in args.models if (out / f"{name.replace(' ', '_')}_{args.seeds[0]}/results.json").exists()
-    ]
+    trained = [name for name in args.models if (folder_of(name, args.seeds[0], out) / "results.json").exists()]
     for number in range(args.rounds):
         for name in trained:
             if any(row["model"] == name and row["round"] == str(number) for row in rows):

@@ -18,7 +18,8 @@ class AsyncDetector:
     own: when it is done with a frame, an older one by then, its map goes into the memory, and it begins with the frame
     that is newest.  The first frames are seen by the small extractor alone, without memory.
 
-    model: an interleaved detector in eval mode; context() is entered around the work in either thread (autocast).
+    model: an interleaved detector in eval mode; context() is entered around the large extractor's work (autocast);
+    the caller enters its own around the call.
     """
 
     def __init__(self, model: SSD, context: Callable):

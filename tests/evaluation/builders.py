@@ -35,3 +35,12 @@ def found(*rows, class_names=(), dtype=torch.float32) -> Detections:
         torch.tensor([r[0] for r in rows], dtype=torch.int64),
         tuple(class_names),
     )
+
+
+def plain_iou(a, b):
+    """IoU of two boxes of inclusive pixels, the plain way."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]) + 1, min(a[3], b[3]) - max(a[1], b[1]) + 1
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b)]
+    return width * height / (sum(areas) - width * height)

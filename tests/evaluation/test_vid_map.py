@@ -11,7 +11,7 @@ from lib.evaluation import VIDMeanAP, load_results, save_results, written_id
 from lib.evaluation.tracks import VideoObjects, motion_iou
 from lib.structures import Detections, Target
 
-from .builders import found, frame
+from .builders import found, frame, plain_iou
 
 A, B, C, D = (0, 0, 9, 9), (20, 0, 29, 9), (40, 0, 49, 9), (60, 0, 69, 9)
 NOWHERE = (80, 80, 89, 89)
@@ -348,14 +348,6 @@ def plain_ap(outcomes, num_objects):
         area += (recall - before) * max(precision for _, precision in points[n:])
         before = recall
     return area
-
-
-def plain_iou(a, b):
-    width, height = min(a[2], b[2]) - max(a[0], b[0]) + 1, min(a[3], b[3]) - max(a[1], b[1]) + 1
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b)]
-    return width * height / (sum(areas) - width * height)
 
 
 def random_frames(rng, num_classes):

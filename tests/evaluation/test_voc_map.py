@@ -9,7 +9,7 @@ import torch
 from lib.evaluation import VOCMeanAP
 from lib.utils.errors import UserError
 
-from .builders import found, truth
+from .builders import found, plain_iou, truth
 
 A, B, C, D = (0, 0, 9, 9), (20, 0, 29, 9), (40, 0, 49, 9), (60, 0, 69, 9)
 NOWHERE = (80, 80, 89, 89)
@@ -273,14 +273,6 @@ def plain_average_precision(images, label):
         area += (recall - recall_before) * max(p for _, p in points[n:])
         recall_before = recall
     return sum(at_least) / 11, area
-
-
-def plain_iou(a, b):
-    width, height = min(a[2], b[2]) - max(a[0], b[0]) + 1, min(a[3], b[3]) - max(a[1], b[1]) + 1
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b)]
-    return width * height / (sum(areas) - width * height)
 
 
 def random_images(rng, num_classes, num_images=8):

@@ -10,7 +10,7 @@ from ...layers.bottleneck_lstm import BottleneckLSTM, zero_state
 from ...utils.errors import UserError
 from ..nets.backbone import Backbone
 from ..nets.interleaved import InterleavedBackbone, Shared
-from .feature_layer import Level, build_levels
+from .feature_layer import build_levels
 from .lstm import halved_extras
 from .neck import SSDS, Neck, NeckSpec
 from .ssd import LITE_TOKENS
@@ -33,10 +33,9 @@ class InterleavedNeck(Neck):
     head = "separable_all"
     has_memory = True
 
-    def __init__(self, levels: list[Level], extras: list[nn.Module], cell: BottleneckLSTM):
+    def __init__(self, taps, channels: list[int], extras: list[nn.Module], cell: BottleneckLSTM):
         super().__init__()
-        self.taps = [levels[0].tap]
-        self.channels = [cell.out_channels, *(level.channels for level in levels[1:])]
+        self.taps, self.channels = taps, channels
         self.cell = cell
         self.extras = nn.ModuleList(extras)
 
@@ -142,5 +141,5 @@ def build_interleaved(backbone: Backbone, spec: NeckSpec) -> InterleavedNeck:
     widths = [channels, backbone.small.feature_info[-1].channels]
     memory = spec.cell_channels[0] if spec.cell_channels else CHANNELS
     cell = BottleneckLSTM(widths, memory, GROUPS, spec.cell_bound, output_bottleneck=True)
-    widths = [cell.out_channels, *(level.channels for level in levels[1:])]
-    return InterleavedNeck(levels, halved_extras(levels[1:], widths), cell)
+    channels = [cell.out_channels, *(level.channels for level in levels[1:])]
+    return InterleavedNeck([last], channels, halved_extras(levels[1:], channels), cell)

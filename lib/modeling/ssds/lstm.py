@@ -67,12 +67,9 @@ class LSTMNeck(Neck):
 
     head = "separable_all"
 
-    def __init__(self, levels: list[Level], extras: list[nn.Module], cells: dict[int, BottleneckLSTM]):
+    def __init__(self, taps, channels: list[int], extras: list[nn.Module], cells: dict[int, BottleneckLSTM]):
         super().__init__()
-        self.taps = [level.tap for level in levels if level.is_tap]
-        self.channels = [
-            cells[number].out_channels if number in cells else level.channels for number, level in enumerate(levels)
-        ]
+        self.taps, self.channels = taps, channels
         self.extras = nn.ModuleList(extras)
         self.cells = nn.ModuleDict({str(number): cell for number, cell in cells.items()})
         self.has_memory = bool(cells)
@@ -113,9 +110,9 @@ def build_lstm_ssd(backbone: Backbone, spec: NeckSpec) -> LSTMNeck:
         number: BottleneckLSTM(levels[number].channels, widths[number], 1, spec.cell_bound, spec.cell_skip)
         for number in wanted
     }
-    outputs = [cells[n].out_channels if n in cells else level.channels for n, level in enumerate(levels)]
-    extras = halved_extras(levels[len(taps) :], outputs[len(taps) - 1 :])
-    return LSTMNeck(levels, extras, cells)
+    channels = [cells[n].out_channels if n in cells else level.channels for n, level in enumerate(levels)]
+    extras = halved_extras(levels[len(taps) :], channels[len(taps) - 1 :])
+    return LSTMNeck(taps, channels, extras, cells)
 
 
 def _cell_channels(wanted: list[int], levels: list[Level], given) -> dict[int, int]:
