@@ -13,6 +13,7 @@ from .demo_command import run_demo
 from .solver.replay import replay
 from .solver.solver import Solver
 from .solver.train_state import Stopped
+from .utils.address import hide_password
 from .utils.errors import UserError
 from .utils.log import setup_logging
 from .utils.video import quiet_video_libraries
@@ -89,7 +90,7 @@ def _shortage(error: Exception) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    message = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+    message = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in hide_password(message))
     sys.stdout.flush()
     sys.stderr.write(f"error: {message}\n" if status < 128 else f"{message}\n")
     return status

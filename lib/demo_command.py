@@ -22,6 +22,7 @@ from .predictor import ObjectDetector
 from .solver.run import checkpoints_to_test
 from .solver.train_state import StopRequest
 from .structures import Target
+from .utils.address import hide_password
 from .utils.draw import draw_detections, draw_note
 from .utils.errors import UserError
 from .utils.meters import Pace, StopWatch
@@ -95,13 +96,13 @@ def _find_source(text: str, asked: str | None) -> tuple[str, Path | str | int]:
     """The kind of what --demo names (image, folder, video or camera), and the path, address or number."""
     path, is_number = Path(text), text.isascii() and text.isdigit()
     if asked == "camera" and not is_number and not path.is_char_device():
-        raise UserError(f"--demo {text}: is not a camera; -t camera takes a number, 0 for the first one")
+        raise UserError(f"--demo {hide_password(text)}: is not a camera; -t camera takes a number, 0 for the first one")
     if is_number and (asked == "camera" or not path.exists() and asked in (None, "time")):
         return "camera", int(text)
     if "://" in text and asked in (None, "video", "time"):
         return "video", text
     if not path.exists():
-        raise UserError(f"--demo {path}: there is no such file or folder")
+        raise UserError(f"--demo {hide_password(text)}: there is no such file or folder")
     if asked in ("image", "folder") and path.is_dir() != (asked == "folder"):
         raise UserError(f"--demo {path}: is a {'folder' if path.is_dir() else 'file'}, but -t says {asked}")
     suffix = path.suffix.lower()

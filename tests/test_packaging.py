@@ -20,7 +20,12 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}  # where the names differ
+DISTRIBUTIONS = {
+    "cv2": "opencv-python",
+    "faster_coco_eval": "faster-coco-eval",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+}  # where the names differ
 APT_LINE = "apt-get update && apt-get install -y --no-install-recommends"
 
 
@@ -93,8 +98,8 @@ def test_what_tests_import_is_in_requirements_txt():
 
 
 def test_console_commands_name_functions_that_exist(project):
-    tools = {"ssds-plan", "ssds-priors", "ssds-score", "ssds-stills-to-video"}
-    assert set(project["scripts"]) == {"ssds-train", "ssds-demo", *tools}
+    tools = {"check", "plan", "priors", "download", "score", "compare", "stills-to-video"}
+    assert set(project["scripts"]) == {"ssds-train", "ssds-demo", *(f"ssds-{tool}" for tool in tools)}
     for target in project["scripts"].values():
         module, function = target.split(":")
         assert callable(getattr(importlib.import_module(module.replace("ssds", "lib", 1)), function))

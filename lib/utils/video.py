@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .address import hide_password
 from .errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -60,12 +61,14 @@ class Frames:
     is waited for, whether to end here.
 
     Frames that cannot be read are left out with a warning; UserError for a source that cannot be opened or that holds
-    no frame.  name, fps (None where unknown), num_frames (as announced, None where unknown) and live describe the
-    source; number is that of the frame last given, from 0, counted with those that were left out; dropped counts.
+    no frame.  name (without a password), fps (None where unknown), num_frames (as announced, None where unknown) and
+    live describe the source; number is that of the frame last given, from 0, counted with those that were left out;
+    dropped counts.
     """
 
     def __init__(self, source, read: Callable, live: bool | None = None, until: Callable[[], bool] | None = None):
-        self.name, self.fps, self.num_frames, self.until = str(source), None, None, until
+        self.name, self.until = hide_password(str(source)), until
+        self.fps = self.num_frames = None
         self.number, self.dropped = -1, 0
         self.live, self._closed, self._thread = False, False, None
         if isinstance(source, (str, Path)) and Path(source).is_dir():
@@ -137,7 +140,7 @@ class Frames:
             if isinstance(source, Integral):
                 raise UserError(f"{self.name}: cannot be opened; is it connected, and used by no other program?")
             what = "address" if "://" in str(source) else "file: it is no video, damaged, or of a format unknown to it"
-            raise UserError(f"{source}: OpenCV cannot open this {what}")
+            raise UserError(f"{self.name}: OpenCV cannot open this {what}")
         fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else None
         self.num_frames = int(count) if math.isfinite(count) and 0 < count < 1e9 else None

@@ -200,6 +200,17 @@ def test_what_is_no_video_is_refused(tmp_path, name, part):
         next(Frames(tmp_path / name, read))
 
 
+def test_the_password_of_a_stream_is_in_no_message(scripted, caplog, monkeypatch):
+    address = "rtsp://me:secret@camera.example/stream"
+    scripted([True])
+    with Frames(address, read) as frames:
+        assert values(frames) == [0] and frames.name == "rtsp://me:***@camera.example/stream"
+    monkeypatch.setattr(scripted([]), "isOpened", lambda: False)
+    with pytest.raises(UserError) as caught:
+        Frames(address, read)
+    assert "secret" not in caplog.text + str(caught.value) and "me:***@camera.example" in str(caught.value)
+
+
 @pytest.mark.parametrize("source, part", [([], "holds no frame"), (iter([]), "holds no frame"), (1.5, "got float")])
 def test_a_source_without_frames_is_refused(source, part):
     with pytest.raises(UserError, match=part):
