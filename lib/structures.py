@@ -18,7 +18,9 @@ class Target:
 
     boxes [N, 4] xyxy in the unit square; labels int64 [N], from 1 (0 is the background and never present); difficult
     bool [N] (not counted by the metrics); image_id names the image in results; size is its (height, width) in pixels;
-    track_ids int64 [N] names an object through a video, -1 where unknown.
+    track_ids int64 [N] names an object through a video, -1 where unknown; crowd bool [N] marks boxes around many
+    objects that nobody told apart, which are difficult, too: the losses leave out what lies in them; areas [N] are
+    those of the objects themselves in pixels of the image, NaN or None where only boxes are known.
     """
 
     boxes: Tensor
@@ -27,17 +29,21 @@ class Target:
     image_id: Any = None
     size: tuple[int, int] | None = None
     track_ids: Tensor = None
+    crowd: Tensor = None
+    areas: Tensor = None
 
     def __post_init__(self):
         if self.difficult is None:
             self.difficult = torch.zeros(len(self.labels), dtype=torch.bool)
+        if self.crowd is None:
+            self.crowd = torch.zeros(len(self.labels), dtype=torch.bool)
         if self.track_ids is None:
             self.track_ids = torch.full((len(self.labels),), -1, dtype=torch.int64)
 
     def to(self, device) -> "Target":
         """The same target with the tensors that training needs on `device`."""
         boxes, labels = (t.to(device, non_blocking=True) for t in (self.boxes, self.labels))
-        return Target(boxes, labels, self.difficult, self.image_id, self.size, self.track_ids)
+        return Target(boxes, labels, self.difficult, self.image_id, self.size, self.track_ids, self.crowd)
 
 
 @dataclass

@@ -85,6 +85,31 @@ def labels_of_another_tool():
         path.unlink()
 
 
+def coco(images: bool = True, **changes):
+    """c: COCO's layout with an image of train2017, which may not be there, and an object; with changes of the JSON."""
+
+    def make():
+        found = {"images": [{"id": 1, "file_name": "000000000001.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
+        found["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]}]
+        text("c/annotations/instances_train2017.json", json.dumps(found | changes))()
+        if images:
+            write_image("c/train2017/000000000001.jpg")
+
+    return make
+
+
+def yolo(labels: str = "0 0.5 0.5 0.5 0.5\n", description: str = "names: [cat]\ntrain: images\n"):
+    """y: an image with its labels, none for '', and a data.yaml."""
+
+    def make():
+        write_image("y/images/a.jpg")
+        text("y/data.yaml", description)()
+        if labels:
+            text("y/labels/a.txt", labels)()
+
+    return make
+
+
 def checkpoint(*without, **changes):
     """c.pth: that of the run without some entries, or with others."""
 
@@ -120,6 +145,7 @@ def detections(*entries, **changes):
 
 
 TRAIN, OVERRIDE, DEMO = "train.py --cfg y.yml", "train.py --cfg x.yml EXP_DIR=new", "demo.py --cfg x.yml --demo"
+COCO, YOLO = (f"{OVERRIDE} DATASET.DATASET={kind} DATASET.DATASET_DIR={kind[0]}" for kind in ("coco", "yolo"))
 SCORE = "-m lib.tools.score --cfg x.yml --detections d.json"
 TAKE_C = "--demo data/JPEGImages/i0.jpg --checkpoint c.pth"
 ANNOTATION = "data/Annotations/i1.xml"
@@ -199,8 +225,8 @@ CONFIGURATION = [
          "MODEL.NETS: 'mobilnet_v2' is unknown; did you mean 'mobilenet_v2'?", "take a name of the README"),
     Case("upper and lower case", f"{OVERRIDE} MODEL.SSDS=SSD_Lite",
          "MODEL.SSDS: 'SSD_Lite' is unknown; did you mean 'ssd_lite'?", "names are as written"),
-    Case("an unknown kind of data set", f"{OVERRIDE} DATASET.DATASET=coco",
-         "DATASET.DATASET: 'coco' is unknown; did you mean 'coco_vid'?", "coco_vid reads COCO's JSON of stills, too"),
+    Case("an unknown kind of data set", f"{OVERRIDE} DATASET.DATASET=coco2017",
+         "DATASET.DATASET: 'coco2017' is unknown; did you mean 'coco'?", "TRAIN_SETS and TEST_SETS give the year"),
     Case("sizes for too few levels", f"{OVERRIDE} MODEL.SIZES=[[10,10],[20,20]]",
          "MODEL.SIZES has 2 entries, the model 3 levels: give one for each level and one more at the end",
          "one more than levels"),
@@ -400,6 +426,48 @@ IMAGES = [
          lambda: (write_image("p/f0.jpg"), text("p/f1.jpg", "not found")(), write_image("p/f2.jpg")), 0),
 ]  # fmt: skip
 
+JSON_AND_TEXT = [
+    Case("COCO's reader for VOC's folder", f"{OVERRIDE} DATASET.DATASET=coco",
+         "DATASET.DATASET_DIR: data has no annotations/<set>.json; the folder holds Annotations, ImageSets, JPEGImages",
+         "DATASET.DATASET=voc or custom"),
+    Case("half a JSON", COCO, "c/annotations/train.json, line 1: malformed JSON", "copy it again",
+         text("c/annotations/train.json", '{"images": [{"id": 1')),
+    Case("results in place of annotations", COCO, "c/annotations/train.json: holds a list; COCO annotations are an "
+         "object with 'images', 'annotations' and 'categories'", "results are for `lib.tools.score`",
+         text("c/annotations/train.json", "[]")),
+    Case("another year", f"{COCO} DATASET.TRAIN_SETS=[[2014,train]]", "DATASET.TRAIN_SETS: c has no image set 'train' "
+         "(annotations/instances_train2014.json); did you mean 'train2017'?", "name a set that is there", coco()),
+    Case("images that were not unpacked", f"{COCO} DATASET.TRAIN_SETS=train2017",
+         "instances_train2017.json: not one of its 1 images is there, the first is '000000000001.jpg'; looked in c.*; "
+         "a usual place is c/train2017", "unpack them there", coco(images=False)),
+    Case("a set without annotations to train on", f"{COCO} DATASET.TRAIN_SETS=train2017",
+         "DATASET.TRAIN_SETS: c/annotations/instances_train2017.json: has no 'annotations'",
+         "such a set is for the test phase", coco(annotations=None)),
+    Case("objects of no category", COCO, "instances_train2017.json object 1 (category_id 7 is the id of no category); "
+         "not one of 1 objects is of a known class", "are the categories those of this file?",
+         coco(annotations=[{"image_id": 1, "category_id": 7, "bbox": [1, 2, 30, 40]}])),
+    Case("numbers that count other classes than named", f"{COCO} MODEL.NUM_CLASSES=81",
+         "MODEL.NUM_CLASSES: 81 given, but the data set has 1 classes and the background, 2: cat", "leave the key out",
+         coco()),
+    Case("YOLO's reader for VOC's folder", f"{OVERRIDE} DATASET.DATASET=yolo", "data: no file names the classes "
+         "(data.yaml, classes.txt or obj.names); DATASET.CLASSES must name them", "DATASET.DATASET=voc or custom"),
+    Case("no label file at all", f"{YOLO}", "train: not one of 1 images of y has a label file; that of the first would "
+         "be y/labels/a.txt", "put them there", yolo("")),
+    Case("labels in pixels", f"{YOLO} DATASET.ON_BAD=fail", "1 object whose corners are no parts of the image's size; "
+         "the first is y/labels/a.txt line 2 (not in parts of the image's size: 0 40 30 20 10)",
+         "divide by width and height", yolo("0 0.5 0.5 0.5 0.5\n0 40 30 20 10\n")),
+    Case("a confidence in a label", f"{YOLO} DATASET.ON_BAD=fail", "y/labels/a.txt line 1 (a line is a class and four "
+         "numbers, or a class and the corners of a polygon, not 6 words: 0 0.5 0.5 0.5 0.5 0.9)",
+         "are these detections?", yolo("0 0.5 0.5 0.5 0.5 0.9\n")),
+    Case("a class without a name", YOLO, "y/labels/a.txt line 1 (class 1 has no name; allowed: 0 to 0); not one of 1 "
+         "objects is of a known class", "data.yaml names all classes, from 0", yolo("1 0.5 0.5 0.5 0.5\n")),
+    Case("a data.yaml of another place", YOLO, "y/data.yaml: there is no folder or list 'coco/train' in y; it holds "
+         "data.yaml, images, labels", "paths start at the folder of the file, or at its `path`",
+         yolo(description="names: [cat]\ntrain: coco/train\n")),
+    Case("a wrong count of classes", YOLO, "y/data.yaml:2: nc: '80' given, but 'names' are 1", "leave nc out",
+         yolo(description="names: [cat]\nnc: 80\ntrain: images\n")),
+]  # fmt: skip
+
 CHECKPOINTS = [
     Case("a misspelt name", f"{DEMO} data/JPEGImages/i0.jpg --checkpoint run/bset.pth",
          "run/bset.pth: no such checkpoint; did you mean 'best.pth'?", "take the name",
@@ -497,6 +565,7 @@ GROUPS = {
     "The configuration": CONFIGURATION,
     "Paths": PATHS,
     "Annotations": ANNOTATIONS,
+    "COCO's JSON and YOLO's labels": JSON_AND_TEXT,
     "Images": IMAGES,
     "Checkpoints": CHECKPOINTS,
     "Detections to score": DETECTIONS,

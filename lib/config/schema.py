@@ -344,7 +344,20 @@ TEST = {
     "NUM_PICTURES": Key(
         16, "int", "Test images written with their detections to EXP_DIR/pictures and to TensorBoard.", minimum=0
     ),
-    "PICTURE_THRESHOLD": Key(0.4, "float", "Smallest score of a detection that is drawn.", minimum=0, maximum=1),
+    "PICTURE_THRESHOLD": Key(
+        0.4,
+        "float",
+        "Smallest score of a detection that is drawn, and that counts in the confusion matrix and for an image.",
+        minimum=0,
+        maximum=1,
+    ),
+    "METRIC": Key(
+        "auto",
+        "choice",
+        "Protocol whose figure is the mAP, by which the best epoch is chosen: voc07 and voc_area at IoU 0.5, coco over "
+        "IoU 0.50:0.95; auto is coco for data sets of COCO's kind, ImageNet VID's at IoU 0.5 for videos, else voc07.",
+        ("auto", "voc07", "voc_area", "coco"),
+    ),
     "VIDEO_BREAK": Key(
         [],
         "strs",
@@ -352,6 +365,18 @@ TEST = {
         "from 0 in the order of the list, or from_dataset for names as 0001-000.",
     ),
     "PRINT_IMAGES": Key(False, "bool", "Write every test image with its detections, not only NUM_PICTURES."),
+}
+
+VISUALIZE = {
+    "IMAGE": Key(
+        "",
+        "str",
+        "Image that the visualize phase looks at: its name, or its number from 0 in TEST_SETS; '' is the first one "
+        "with objects.",
+    ),
+    "DETECTION": Key(
+        1, "int", "Detection of that image, counted from the best, whose gradients are drawn too.", minimum=1
+    ),
 }
 
 MATCHER = {
@@ -419,13 +444,22 @@ POST_PROCESS = {
 }
 
 DATASET = {
-    "DATASET": Key("voc", "str", "Kind of data set, one of those registered in lib/dataset."),
-    "DATASET_DIR": Key("./data", "strs", "Folder of the data set, or a list of folders that are joined."),
+    "DATASET": Key(
+        "voc",
+        "str",
+        "Kind of data set: voc; custom, any VOC annotations; coco, any JSON annotations of COCO's form; coco_vid, the "
+        "same with videos; yolo, text files of labels; imagenet_vid; imagenet, that in VOC layout; customRNN, frames "
+        "with VOC annotations; or another one registered in lib/dataset.",
+    ),
+    "DATASET_DIR": Key(
+        "./data", "strs", "Folder of the data set, or a list of folders that are joined; of yolo also a data.yaml."
+    ),
     "TRAIN_SETS": Key(
         None,
         "sets?",
-        "Image sets to train on: split names, or [year, split] pairs; null is what the folders offer (trainval or "
-        "train, else a seeded split).",
+        "Image sets to train on: split names, or [year, split] pairs; of coco names of annotation files, where "
+        "train2017 and [2017, train] are instances_train2017.json; null is what the folders offer (trainval or train, "
+        "else a seeded split).",
     ),
     "TEST_SETS": Key(None, "sets?", "Image sets of the test phase; null is what the folders offer (test, else val)."),
     "EVAL_SETS": Key(
@@ -556,6 +590,7 @@ SCHEMA = {
     "MODEL": MODEL,
     "TRAIN": TRAIN,
     "TEST": TEST,
+    "VISUALIZE": VISUALIZE,
     "MATCHER": MATCHER,
     "CRITERION": CRITERION,
     "POST_PROCESS": POST_PROCESS,

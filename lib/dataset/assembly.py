@@ -1,5 +1,6 @@
 """From images and their annotations to records: sizes, classes, objects and boxes checked, the same for all kinds."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -49,7 +50,18 @@ def build_records(
     For every entry (voc_files.Entry) its ImageFacts and its Annotation, or the BadAnnotation met instead; first_pixel:
     the number that the annotations give to the first row and column.
     """
-    kept, sizes, counts, numbers, labels, boxes, difficult, tracks = [], [], [], [], [], [], [], []
+    kept, sizes, counts, numbers, labels, boxes, difficult, crowd, areas, tracks = (
+        [],
+        [],
+        [],
+        [],
+        [],
+        [],
+        [],
+        [],
+        [],
+        [],
+    )
     for position, (entry, image, found) in enumerate(zip(entries, images, annotations, strict=True)):
         size = _check_entry(entry, image, found, findings)
         if size is None:
@@ -62,6 +74,8 @@ def build_records(
         labels += [classes.label_of[found.names[i]] for i in known]
         boxes += [found.boxes[i] for i in known]
         difficult += [found.difficult[i] for i in known]
+        crowd += [i in found.crowds for i in known]
+        areas += [found.areas[i] if found.areas else math.nan for i in known]
         tracks += [found.tracks[i] for i in known]
     owner = np.repeat(np.arange(len(kept)), counts)
 
@@ -84,6 +98,10 @@ def build_records(
         np.bincount(owner[good], minlength=len(kept)),
         name,
     )
+    if any(crowd):
+        records.crowd = np.asarray(crowd, bool)[good]
+    if not all(map(math.isnan, areas)):
+        records.areas = np.asarray(areas, np.float64)[good]
     if any(tracks):
         records.track_ids = track_numbers(tracks)[good]
     return records, np.asarray(kept, np.int64)

@@ -143,6 +143,7 @@ class _Packed:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    crowd: np.ndarray
     tracks: np.ndarray
     counts: list[int]
     ids: list
@@ -162,7 +163,7 @@ class _Packed:
         for count, stop, image_id, size in zip(self.counts, stops, self.ids, self.sizes, strict=True):
             span = slice(stop - count, stop)
             objects = self.boxes[span], self.labels[span], self.difficult[span]
-            targets.append(to_target(*objects, image_id, size, self.tracks[span]))
+            targets.append(to_target(*objects, image_id, size, self.tracks[span], self.crowd[span]))
         images, first = self.images.permute(0, 3, 1, 2), torch.from_numpy(self.first)
         rows = len(images) // self.num_frames
         spans = [slice(frame * rows, (frame + 1) * rows) for frame in range(self.num_frames)]
@@ -185,14 +186,15 @@ class _BatchReader(Dataset):
             return error
         unreadable, self._dataset.unreadable = self._dataset.unreadable, {}
         if not samples:
-            return _Packed(unreadable, None, *[()] * 8, self._num_frames)
-        images, boxes, labels, difficult, tracks, sizes, shown, first = zip(*samples, strict=True)
+            return _Packed(unreadable, None, *[()] * 9, self._num_frames)
+        images, boxes, labels, difficult, crowd, tracks, sizes, shown, first = zip(*samples, strict=True)
         return _Packed(
             unreadable,
             torch.from_numpy(np.stack(images)),
             np.concatenate(boxes),
             np.concatenate(labels),
             np.concatenate(difficult),
+            np.concatenate(crowd),
             np.concatenate(tracks),
             [len(found) for found in labels],
             [self._dataset.records.image_id(index) for index in shown],

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +16,16 @@ logger = logging.getLogger(__name__)
 FRAME_KEYS = ("frame_id", "frame_index")
 TRACK_KEYS = ("instance_id", "track_id")
 
+OUTLINES = re.compile(rb'"(?:segmentation|counts)"\s*:\s*\[[-+.,\d\seE\[\]]*\]')
+"""Lists of numbers that outline objects: most of COCO's files, and of no use here.  No text inside JSON looks like
+this, because its quotes would have backslashes before them."""
+
 
 class CocoImage(NamedTuple):
-    """An image: its file name, its video (a position in CocoFile.videos, -1 for a still), its number there, and what
-    the file says of its objects, with boxes as corners."""
+    """An image: its id, its file name, its video (a position in CocoFile.videos, -1 for a still), its number there, and
+    what the file says of its objects, with boxes as corners."""
 
+    id: int | str
     file_name: str
     video: int
     frame: int
@@ -26,14 +33,16 @@ class CocoImage(NamedTuple):
 
 
 class CocoFile(NamedTuple):
-    """What a file says: class names in the order of the category ids; images; the names of the videos, [] for stills;
-    whether there are annotations at all; the annotations of images that are not listed, as (number from 1, detail).
+    """What a file says: class names in the order of the category ids, and these ids; images; the names of the videos,
+    [] for stills; whether there are annotations at all; the annotations of images that are not listed, as (number from
+    1, detail).
 
     The images of a video stand together, in order of time; a still among videos is a video of its own.
     """
 
     path: Path
     class_names: list[str]
+    category_ids: list[int | str]
     images: list[CocoImage]
     videos: list[str]
     annotated: bool
@@ -43,8 +52,9 @@ class CocoFile(NamedTuple):
 def read_coco(path: Path) -> CocoFile:
     """Read an annotation file; UserError for one that does not have the form of COCO or COCO-VID.
 
-    Corners are x, y, x + width, y + height of 'bbox'; 'iscrowd' is difficult; 'instance_id' or 'track_id' names the
-    track.  Objects that are incomplete are told by the annotation of their image.
+    Corners are x, y, x + width, y + height of 'bbox'; 'instance_id' or 'track_id' names the track.  'iscrowd' is a
+    crowd, and difficult; but an object that has a track is a single one, and difficult only.  Objects that are
+    incomplete are told by the annotation of their image.
     """
     content = _load(path)
     categories = _by_id(path, content, "categories")
@@ -63,17 +73,20 @@ def read_coco(path: Path) -> CocoFile:
     for key, (place, item) in listed.items():
         annotation = annotations[key]._replace(size=_size(item))
         video = _video_number(item, number_of, place) if videos else -1
-        images.append(CocoImage(_text(item, "file_name", place), video, _frame_number(item, place), annotation))
+        images.append(CocoImage(key, _text(item, "file_name", place), video, _frame_number(item, place), annotation))
     titles = []
     if videos:
         images, titles = _by_time(images, _titles(videos), path)
-    names = [name for _, name in sorted(class_names.items(), key=lambda pair: (isinstance(pair[0], str), pair[0]))]
-    return CocoFile(path, names, images, titles, annotated, unlisted)
+    ids = sorted(class_names, key=lambda key: (isinstance(key, str), key))
+    return CocoFile(path, [class_names[key] for key in ids], ids, images, titles, annotated, unlisted)
 
 
 def _load(path: Path) -> dict:
     try:
-        content = json.loads(path.read_bytes())
+        try:
+            content = json.loads(OUTLINES.sub(b'"segmentation":0', path.read_bytes()))
+        except json.JSONDecodeError:
+            content = json.loads(path.read_bytes())  # once more, for the place of the mistake in the file as it is
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno}"
         raise UserError(f"{where}: malformed JSON ({error.msg}, column {error.colno})") from None
@@ -120,7 +133,7 @@ def _by_id(path: Path, content: dict, key: str) -> dict:
 
 def _sort_by_image(items, listed: dict, class_names: dict) -> tuple[dict, list]:
     """({image id: Annotation}, unlisted) of the objects, which are numbered from 1 through the file."""
-    found = defaultdict(lambda: Annotation([], [], [], [], None, "", [], []))
+    found = defaultdict(lambda: Annotation([], [], [], [], None, "", [], [], [], []))
     unlisted = []
     for number, item in enumerate(items, 1):
         key, category = item.get("image_id"), item.get("category_id")
@@ -136,11 +149,15 @@ def _sort_by_image(items, listed: dict, class_names: dict) -> tuple[dict, list]:
         elif case:
             image.faults.append([number, case, f"{name}: {detail}"])
         else:
+            track, crowd = _track(item), bool(item.get("iscrowd"))
+            if crowd and not track:
+                image.crowds.append(len(image.names))
             image.names.append(name)
             image.boxes.append(box)
-            image.difficult.append(bool(item.get("iscrowd")))
+            image.difficult.append(crowd)
             image.numbers.append(number)
-            image.tracks.append(_track(item))
+            image.tracks.append(track)
+            image.areas.append(_area(item))
     return found, unlisted
 
 
@@ -157,9 +174,18 @@ def _corners(bbox) -> tuple[list | None, str, str]:
 
 def _track(item: dict) -> str:
     """The name of an object's track, '' for none; numbers below 0 stand for none."""
-    value = next((item[key] for key in TRACK_KEYS if item.get(key) is not None), "")
+    value = _first_given(item, TRACK_KEYS)
+    if value is None:
+        return ""
     value = int(value) if isinstance(value, float) and value.is_integer() else value
     return "" if isinstance(value, int | float) and not value >= 0 else str(value)
+
+
+def _area(item: dict) -> float:
+    """The area of an object's outline in pixels, NaN where it is not given or no positive number."""
+    value = item.get("area")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < math.inf else math.nan
 
 
 def _size(item: dict) -> tuple[int, int] | None:
@@ -183,13 +209,19 @@ def _video_number(item: dict, number_of: dict, place: str) -> int:
 
 def _frame_number(item: dict, place: str) -> int | None:
     """The number of a frame in its video, None where it has none."""
-    key = next((key for key in FRAME_KEYS if item.get(key) is not None), None)
-    if key is None:
-        return None
-    value = item[key]
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 62:
+    value = _first_given(item, FRAME_KEYS)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 62):
+        key = next(key for key in FRAME_KEYS if item.get(key) is not None)
         raise UserError(f"{place}: {key} is {_shown(value)}; it must be a whole number")
     return value
+
+
+def _first_given(item: dict, keys):
+    for key in keys:
+        value = item.get(key)
+        if value is not None:
+            return value
+    return None
 
 
 def _titles(videos: dict) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 
 from ..config import update_derived
 from ..utils.errors import UserError
-from . import coco_vid, imagenet_vid, voc  # noqa: F401  register their kinds
+from . import coco, coco_vid, imagenet_vid, voc, yolo  # noqa: F401  register their kinds
 from .clip_loader import ClipLoader
 from .detection import DATASETS, DetectionDataset, DetectionRecords
 from .inspection import Checks

@@ -15,7 +15,7 @@ from ..structures import Target
 from ..utils.errors import UserError
 from ..utils.registry import Registry
 from .image_header import UnreadableImage
-from .transforms import read_image
+from .transforms import EvalTransform, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,11 @@ class DetectionRecords:
     Of videos, also: video v is the images video_offsets[v] to video_offsets[v + 1] of video_offsets int64 [V + 1], in
     order of time; its name is videos[v]; frames int64 [I] counts the images as their video does; track_ids int64 [M]
     names an object within its video, -1 where unknown.  Stills have none of these, but may have track_ids.
+
+    crowd bool [M] marks the objects that are crowds, None where none is; they are difficult, too.  areas float64 [M]
+    are those inside the outlines of the objects, NaN or None where there are none.  Of COCO's files, also:
+    image_numbers int64 [I], the numbers of the images, and category_ids, those of class_names; None and () where the
+    files have none, or none that hold for all of them.
     """
 
     class_names: tuple[str, ...]
@@ -75,6 +80,10 @@ class DetectionRecords:
     video_offsets: np.ndarray | None = None
     videos: FlatStrings | None = None
     frames: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+    areas: np.ndarray | None = None
+    image_numbers: np.ndarray | None = None
+    category_ids: tuple[int, ...] = ()
 
     @classmethod
     def build(cls, class_names, paths, ids, sizes, boxes, labels, difficult, counts, name="") -> "DetectionRecords":
@@ -110,10 +119,14 @@ class DetectionRecords:
             ids = [f"{name}/{text}" for name, part in zip(names, parts, strict=True) for text in part.ids]
         shifts = np.cumsum([0] + [len(part.labels) for part in parts])
         offsets = [part.offsets[:-1] + shift for part, shift in zip(parts, shifts[:-1], strict=True)]
-        joined = _join_videos(parts) | {
-            field: np.concatenate([getattr(part, field) for part in parts])
-            for field in ("sizes", "boxes", "labels", "difficult")
-        }
+        joined = (
+            _join_videos(parts)
+            | _join_extras(parts)
+            | {
+                field: np.concatenate([getattr(part, field) for part in parts])
+                for field in ("sizes", "boxes", "labels", "difficult")
+            }
+        )
         return cls(
             parts[0].class_names,
             FlatStrings([path for part in parts for path in part.paths]),
@@ -155,6 +168,15 @@ class DetectionRecords:
         first, last = self.offsets[index : index + 2]
         return np.full(last - first, -1) if self.track_ids is None else self.track_ids[first:last].copy()
 
+    def crowds(self, index: int) -> np.ndarray:
+        """bool [N]: which objects of image `index` are crowds."""
+        first, last = self.offsets[index : index + 2]
+        return np.zeros(last - first, bool) if self.crowd is None else self.crowd[first:last].copy()
+
+    def object_areas(self, index: int) -> np.ndarray | None:
+        """float64 [N]: areas of the objects of image `index` in pixels, NaN where unknown; None where all are."""
+        return None if self.areas is None else self.areas[self.offsets[index] : self.offsets[index + 1]].copy()
+
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of image `index` in pixels."""
         height, width = self.sizes[index].tolist()
@@ -170,7 +192,8 @@ class DetectionRecords:
         boxes, labels, difficult = self.objects(index)
         height, width = self.size(index)
         boxes /= np.float32([width, height] * 2)
-        return to_target(boxes, labels, difficult, self.image_id(index), (height, width), self.tracks(index))
+        marks = self.tracks(index), self.crowds(index), self.object_areas(index)
+        return to_target(boxes, labels, difficult, self.image_id(index), (height, width), *marks)
 
     def num_objects_per_class(self) -> np.ndarray:
         """int64 [C - 1]: objects of every class, in the order of class_names."""
@@ -179,24 +202,26 @@ class DetectionRecords:
 
 class Photograph(NamedTuple):
     """Image `index` of a data set, uint8 BGR [H, W, 3], with its boxes float32 [N, 4] in pixels, labels [N],
-    difficult [N] and track numbers [N]."""
+    difficult [N], crowd [N] and track numbers [N]."""
 
     index: int
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    crowd: np.ndarray
     tracks: np.ndarray
 
 
 class Sample(NamedTuple):
-    """A transformed image uint8 [H, W, 3] with its boxes float32 [N, 4] in the unit square, labels [N], difficult [N]
-    and track numbers [N]; `size` is that of the file, `shown` the index of the image that is shown."""
+    """A transformed image uint8 [H, W, 3] with its boxes float32 [N, 4] in the unit square, labels [N], difficult [N],
+    crowd [N] and track numbers [N]; `size` is that of the file, `shown` the index of the image that is shown."""
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    crowd: np.ndarray
     tracks: np.ndarray
     size: tuple[int, int]
     shown: int
@@ -228,26 +253,28 @@ class DetectionDataset(torch.utils.data.Dataset):
         self._mixing, self._last_mixed_epoch = transform, last_epoch
 
     def draw_other(self, rng):
-        """(image uint8 BGR [H, W, 3], boxes [N, 4] in pixels, labels, difficult) of a random image of the set."""
-        _, *photograph, _ = self.load(int(rng.integers(len(self))))
-        return tuple(photograph)
+        """(image uint8 BGR [H, W, 3], boxes [N, 4] in pixels, labels, marks bool [N, 2]: difficult and crowd) of a
+        random image of the set."""
+        found = self.load(int(rng.integers(len(self))))
+        return found.image, found.boxes, found.labels, _marks(found)
 
     def sample(self, epoch: int, index: int, repeat: int = 0, output_size=None, anchor: int | None = None) -> Sample:
         """The image of a key, transformed; UnreadableImage naming a file that cannot be read.  Mixed images, of several
         photographs, have no track numbers."""
-        shown, image, boxes, labels, difficult, tracks = self.load(index) if anchor is None else self.load_frame(index)
+        found = self.load(index) if anchor is None else self.load_frame(index)
+        shown, image, boxes, labels, difficult, crowd, tracks = found
         size = image.shape[:2]
         drawn = index if anchor is None else anchor
         rng = np.random.default_rng((self.seed, epoch, drawn, repeat) if repeat else (self.seed, epoch, drawn))
         if anchor is None and epoch <= self._last_mixed_epoch:
-            image, boxes, labels, difficult = self._mixing(image, boxes, labels, difficult, rng, output_size)
-            tracks = np.full(len(labels), -1)
+            image, boxes, labels, marks = self._mixing(image, boxes, labels, _marks(found), rng, output_size)
+            (difficult, crowd), tracks = marks.T, np.full(len(labels), -1)
         else:
             anchored = boxes if anchor is None else self._boxes_for(anchor, size)
             choice = self.transform.draw(size, anchored, rng, output_size)
             image, boxes, kept = self.transform.perform(choice, image, boxes, output_size)
-            labels, difficult, tracks = labels[kept], difficult[kept], tracks[kept]
-        return Sample(np.ascontiguousarray(image), boxes, labels, difficult, tracks, size, shown)
+            labels, difficult, crowd, tracks = labels[kept], difficult[kept], crowd[kept], tracks[kept]
+        return Sample(np.ascontiguousarray(image), boxes, labels, difficult, crowd, tracks, size, shown)
 
     def load(self, index: int) -> Photograph:
         """Image `index`, or what stands in for it: the same one for every process and every time, as long as the
@@ -271,7 +298,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         self.load(index)  # raises a UserError if more is gone than a video
         nothing = np.zeros(0, np.int64)
         image = np.zeros((*self.records.size(index), 3), np.uint8)
-        return Photograph(index, image, np.zeros((0, 4), np.float32), nothing, nothing > 0, nothing)
+        return Photograph(index, image, np.zeros((0, 4), np.float32), nothing, nothing > 0, nothing > 0, nothing)
 
     def _first_readable(self, candidates, stand_in: bool) -> Photograph | None:
         """The first of these images that can be read; without stand_in an UnreadableImage if the very first cannot."""
@@ -285,14 +312,14 @@ class DetectionDataset(torch.utils.data.Dataset):
         return None
 
     def _load(self, index: int) -> Photograph:
-        image, tracks = self.records.read(index), self.records.tracks(index)
+        image, tracks, crowd = self.records.read(index), self.records.tracks(index), self.records.crowds(index)
         boxes, labels, difficult = self.records.objects(index)
         size = image.shape[:2]
         if size != self.records.size(index):
             self._tell_size(index, size)
             boxes, good = _fit(boxes, size)
-            labels, difficult, tracks = labels[good], difficult[good], tracks[good]
-        return Photograph(index, image, boxes, labels, difficult, tracks)
+            labels, difficult, crowd, tracks = labels[good], difficult[good], crowd[good], tracks[good]
+        return Photograph(index, image, boxes, labels, difficult, crowd, tracks)
 
     def _boxes_for(self, anchor: int, size) -> np.ndarray:
         """The boxes of the anchor for a frame that was read with that size."""
@@ -301,9 +328,11 @@ class DetectionDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, key):
         """(image uint8 [H, W, 3], Target) for a key as (epoch, index)."""
-        found = self.sample(*key[:5])
-        image_id = self.records.image_id(found.shown)
-        return found.image, to_target(found.boxes, found.labels, found.difficult, image_id, found.size, found.tracks)
+        image, *objects, tracks, size, shown = self.sample(*key[:5])
+        boxes, labels, difficult, crowd = objects
+        areas = self.records.object_areas(shown) if isinstance(self.transform, EvalTransform) else None
+        areas = areas if areas is not None and len(areas) == len(labels) else None
+        return image, to_target(boxes, labels, difficult, self.records.image_id(shown), size, tracks, crowd, areas)
 
     def _tell_size(self, index: int, size):
         """Boxes are pixels of the image as it is read; what the annotation says of its size is put aside."""
@@ -323,12 +352,34 @@ def _fit(boxes, size):
     return boxes[good], good
 
 
-def to_target(boxes, labels, difficult, image_id, size, tracks=None) -> Target:
+def _marks(found: Photograph) -> np.ndarray:
+    return np.stack([found.difficult, found.crowd], axis=1)
+
+
+def to_target(boxes, labels, difficult, image_id, size, tracks=None, crowd=None, areas=None) -> Target:
     """A Target of tensors from arrays: boxes float32 [N, 4] in the unit square, labels int64, difficult bool, tracks
-    int64 or None."""
+    int64 or None, crowd bool or None, areas float64 or None."""
     boxes = torch.from_numpy(np.ascontiguousarray(boxes, np.float32))
-    tracks = None if tracks is None else torch.from_numpy(tracks)
-    return Target(boxes, torch.from_numpy(labels), torch.from_numpy(difficult), image_id, size, tracks)
+    more = (None if marks is None else torch.from_numpy(marks) for marks in (tracks, crowd, areas))
+    return Target(boxes, torch.from_numpy(labels), torch.from_numpy(difficult), image_id, size, *more)
+
+
+def _join_extras(parts: list[DetectionRecords]) -> dict:
+    """The fields of the joined parts that only some kinds of data set have."""
+    joined = {}
+    if any(part.crowd is not None for part in parts):
+        crowds = [np.zeros(len(part.labels), bool) if part.crowd is None else part.crowd for part in parts]
+        joined["crowd"] = np.concatenate(crowds)
+    if any(part.areas is not None for part in parts):
+        unknown = [np.full(len(part.labels), np.nan) for part in parts]
+        areas = [none if part.areas is None else part.areas for part, none in zip(parts, unknown, strict=True)]
+        joined["areas"] = np.concatenate(areas)
+    if all(part.image_numbers is not None for part in parts):
+        numbers = np.concatenate([part.image_numbers for part in parts])
+        joined["image_numbers"] = numbers if len(np.unique(numbers)) == len(numbers) else None
+    if all(part.category_ids == parts[0].category_ids for part in parts):
+        joined["category_ids"] = parts[0].category_ids
+    return joined
 
 
 def _join_videos(parts: list[DetectionRecords]) -> dict:

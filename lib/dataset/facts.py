@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,7 @@ from .voc_xml import Annotation, BadAnnotation, parse_annotation
 logger = logging.getLogger(__name__)
 
 CACHE_FILE = "data_cache.json"
-VERSION = [2, cv2.__version__, PIL.__version__]
+VERSION = [4, cv2.__version__, PIL.__version__]
 NUM_THREADS = 8
 CHUNK = 64
 """Files that a thread looks at in one go."""
@@ -43,9 +44,10 @@ class FileFacts:
         """The facts of image files, in their order."""
         return self._ask(paths, read_facts, ImageFacts._make)
 
-    def annotations(self, paths) -> list[Annotation | BadAnnotation]:
-        """The annotations in XML files, in their order; for one that cannot be understood, why."""
-        return self._ask(paths, _parse, _restore_annotation)
+    def annotations(self, paths, parse: Callable | None = None) -> list[Annotation | BadAnnotation]:
+        """The annotations in XML files, or in those that `parse` reads, in their order; for one that cannot be
+        understood, why."""
+        return self._ask(paths, partial(_parse, parse or parse_annotation), _restore_annotation)
 
     def save(self):
         """Write the cache if there is anything new."""
@@ -93,9 +95,9 @@ class FileFacts:
         return key, [*stamp, *row], fact
 
 
-def _parse(path: str) -> Annotation | BadAnnotation:
+def _parse(parse: Callable, path: str) -> Annotation | BadAnnotation:
     try:
-        return parse_annotation(path)
+        return parse(path)
     except BadAnnotation as error:
         return error
 
@@ -104,7 +106,8 @@ def _restore_annotation(row) -> Annotation | BadAnnotation:
     if len(row) == 2:
         return BadAnnotation(row[1], row[0])
     found = Annotation._make(row)
-    return found._replace(size=None if found.size is None else tuple(found.size))
+    size = None if found.size is None else tuple(found.size)
+    return found._replace(size=size, crowds=tuple(found.crowds), areas=tuple(found.areas))
 
 
 def _load(file: Path) -> dict:

@@ -10,6 +10,7 @@ DATASET.ON_BAD decides (sizes are those of the image file; a box may leave it by
 | box of which less than half lies in the image                | box left out    | cut to the image | stop |
 | box partly outside the image                                 | cut to the image| cut to the image | stop |
 | object of an unknown class, without name or numeric corners  | object left out | object left out  | stop |
+| object given in pixels where parts of the image are due      | object left out | object left out  | stop |
 | object of an image that is not listed                        | object left out | object left out  | stop |
 | image missing, empty, no image, truncated, oversized         | image left out  | image left out   | stop |
 | annotation missing, malformed, with entities                 | image left out  | image left out   | stop |
@@ -72,6 +73,7 @@ CASES = {
     "no_class_name": Case("object", "without a class name"),
     "no_box": Case("object", "without a box"),
     "no_number": Case("object", "whose corners are no numbers"),
+    "not_relative": Case("object", "whose corners are no parts of the image's size"),
     "unknown_class": Case("object", "of an unknown class"),
     "unlisted_image": Case("object", "of an image that is not listed"),
     "missing_image": Case("image", "missing"),
@@ -103,7 +105,8 @@ class Checks:
 
 
 class Finding(NamedTuple):
-    """Where a fault is: paths of image and annotation, number of the object from 1, and what was found."""
+    """Where a fault is: paths of image and annotation, number of the object from 1 (in a text file that of its line),
+    and what was found."""
 
     image: str = ""
     annotation: str = ""
@@ -112,7 +115,8 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         place = (self.annotation if self.object else self.image) or self.annotation or self.image
-        place += f" object {self.object}" if self.object else ""
+        unit = "line" if place.endswith(".txt") else "object"
+        place += f" {unit} {self.object}" if self.object else ""
         if self.detail.startswith((place, self.annotation or place)):
             return _on_one_line(self.detail)
         return _on_one_line(f"{place} ({self.detail})" if place and self.detail else place or self.detail)

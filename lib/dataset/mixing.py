@@ -18,7 +18,7 @@ class MixingTransform:
     """TrainTransform for some images, mosaic or mixup for others.
 
     `mosaic` and `mixup` are the probabilities; draw_other(rng) -> (image, boxes in pixels, labels, difficult) gives a
-    random image of the set.
+    random image of the set.  In place of difficult [N] there may be several such marks, [N, K].
     """
 
     def __init__(self, transform: TrainTransform, mosaic: float, mixup: float, draw_other):

@@ -163,7 +163,9 @@ def class_shares(records, weights=()) -> np.ndarray:
 
 
 def _holds(records) -> np.ndarray:
-    """bool [I, C - 1]: whether an image holds an object of a class."""
+    """bool [I, C - 1]: whether an image holds an object of a class, crowds aside."""
     holds = np.zeros((len(records), len(records.class_names)), bool)
-    holds[np.repeat(np.arange(len(records)), np.diff(records.offsets)), records.labels - 1] = True
+    single = slice(None) if records.crowd is None else ~records.crowd
+    images = np.repeat(np.arange(len(records)), np.diff(records.offsets))
+    holds[images[single], records.labels[single] - 1] = True
     return holds

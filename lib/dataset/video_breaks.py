@@ -103,8 +103,10 @@ def _reordered(records: DetectionRecords, order) -> DetectionRecords:
     moved = np.repeat(records.offsets[:-1][order] - offsets[:-1], counts) + np.arange(offsets[-1])
     changed = {name: FlatStrings([getattr(records, name)[i] for i in order]) for name in ("paths", "ids")}
     changed |= {name: getattr(records, name)[moved] for name in ("boxes", "labels", "difficult")}
-    if records.track_ids is not None:
-        changed["track_ids"] = records.track_ids[moved]
+    kept = [name for name in ("crowd", "track_ids") if getattr(records, name) is not None]
+    changed |= {name: getattr(records, name)[moved] for name in kept}
+    if records.image_numbers is not None:
+        changed["image_numbers"] = records.image_numbers[order]
     return replace(records, sizes=records.sizes[order], offsets=offsets, **changed)
 
 

@@ -50,7 +50,7 @@ def read_custom(roots, sets, role, class_names=(), plan=NO_PLAN, where=_WHERE, c
     """
     facts, findings = FileFacts(checks.folder), Findings(checks, role)
     folders = open_folders(roots, plan, facts)
-    chosen = _choose(folders, sets, role, where)
+    chosen = choose_or_default(folders, sets, role, where)
     level = logging.INFO if role == "train" else logging.DEBUG
     classes = ClassTable(class_names or discover_classes(folders, facts, level))
     entries = {folder: {} for folder, _ in chosen}
@@ -86,9 +86,9 @@ def discover_classes(folders, facts: FileFacts, level: int = logging.DEBUG) -> t
     return tuple(sorted(counts))
 
 
-def _choose(folders, sets, role: str, where: str) -> list:
-    """[(folder, split)] that are opened for a role."""
-    chosen = choose_sets(folders, sets, where) if sets else default_sets(folders, role)
+def choose_or_default(folders, sets, role: str, where: str, file: str = "ImageSets/Main/{}.txt") -> list:
+    """[(folder, split)] that are opened for a role: `sets` as of choose_sets, else what the folders suggest."""
+    chosen = choose_sets(folders, sets, where, file) if sets else default_sets(folders, role)
     if not chosen and role == "eval":
         logger.warning("%s is not set and no val set is left to use: the test images choose the best checkpoint", where)
         chosen = default_sets(folders, "test")

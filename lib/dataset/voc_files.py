@@ -79,9 +79,10 @@ def sample_names(folder: Path) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "nothing"
 
 
-def _find_files(root: Path):
-    """[(folder, stem)] of the XML files and {stem: image files} below root; hidden folders are passed over."""
-    annotations, images, seen = [], defaultdict(list), set()
+def walk(root: Path):
+    """(folder, sorted names of its files) of root and all folders below; hidden ones are passed over, and links that
+    come back to a folder."""
+    seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -89,7 +90,14 @@ def _find_files(root: Path):
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(files):
+        yield folder, sorted(files)
+
+
+def _find_files(root: Path):
+    """[(folder, stem)] of the XML files and {stem: image files} below root."""
+    annotations, images = [], defaultdict(list)
+    for folder, files in walk(root):
+        for name in files:
             stem, extension = os.path.splitext(name)
             if extension.lower() == ".xml":
                 annotations.append((folder, stem))

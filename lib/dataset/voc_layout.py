@@ -1,7 +1,8 @@
 """The layouts of VOC-like data sets: year folders with image sets, or folders of images and XML files alone.
 
-Both kinds of folder answer the same questions: `offers()`, the names of its image sets, `entries(split, findings)`, the
-images of one with their annotations, and `listed_annotations()`, those of all sets.
+Both kinds of folder answer the same questions: `offers()`, the names of its image sets, `lists`, their files where
+there are any, `entries(split, findings)`, the images of one with their annotations, and `listed_annotations()`, those
+of all sets.
 """
 
 import logging
@@ -33,13 +34,13 @@ class ListedFolder:
     def __init__(self, path: Path, lists: dict, facts: FileFacts):
         match = YEAR_FOLDER.fullmatch(path.name)
         self.path, self.name, self.year = path, path.name, match.group(1) if match else None
-        self._lists, self._facts = lists, facts
+        self.lists, self._facts = lists, facts
         self._images = _first_folder(path, IMAGE_FOLDERS)
         self._annotations = _first_folder(path, ANNOTATION_FOLDERS)
         self._listings = {}
 
     def offers(self) -> list[str]:
-        return sorted(self._lists)
+        return sorted(self.lists)
 
     def entries(self, split: str, findings: Findings) -> list[Entry]:
         """The images of a list, in its order; lines that name none go to the findings.
@@ -47,7 +48,7 @@ class ListedFolder:
         Blank lines are passed over.  A second column of -1, 0 or 1 is that of VOC's lists of one class: it says that
         the class is absent, only difficult, or present; the absent ones are left out.
         """
-        source, found = self._lists[split], []
+        source, found = self.lists[split], []
         lines = read_lines(source)
         for number, line in lines:
             place = f"{source}, line {number}"
@@ -84,7 +85,7 @@ class ListedFolder:
 
     def listed_annotations(self) -> list[str]:
         """The annotations of the images of all lists, as far as they exist."""
-        lines = {line for source in self._lists.values() for _, line in read_lines(source)}
+        lines = {line for source in self.lists.values() for _, line in read_lines(source)}
         lines = {line for line in lines if line and not leads_out(line)}
         stems = {text for line in lines for text in (line, line.rsplit(None, 1)[0])}
         stems |= {os.path.splitext(text)[0] for text in stems if text.lower().endswith(IMAGE_TYPES)}
@@ -117,7 +118,7 @@ class LooseFolder:
     these are the image sets; otherwise a seeded split is drawn once and kept.  The set 'all' is everything.
     """
 
-    year = None
+    year, lists = None, {}
 
     def __init__(self, path: Path, label: str, plan: SplitPlan, facts: FileFacts):
         self.path, self.name, self._label, self._plan = path, path.name, label, plan

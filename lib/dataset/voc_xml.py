@@ -23,7 +23,8 @@ class Annotation(NamedTuple):
     names [N]; boxes [N] of [xmin, ymin, xmax, ymax] as in the file; difficult [N]; numbers [N], which object of the
     file each is, from 1; size (height, width) or None where it is missing; the file name of the image ('' where it is
     missing); faults, a list of [number, case of inspection.CASES, detail] for each object that is not among the N;
-    tracks [N], the name of each object throughout its video, '' where it has none.
+    tracks [N], the name of each object throughout its video, '' where it has none; crowds, the positions of those of
+    the N that are crowds; areas [N] in pixels of the objects inside the boxes, () where nothing is said of them.
     """
 
     names: list
@@ -34,6 +35,8 @@ class Annotation(NamedTuple):
     filename: str
     faults: list
     tracks: list
+    crowds: list | tuple = ()
+    areas: list | tuple = ()
 
 
 def parse_annotation(path: str) -> Annotation:

@@ -59,10 +59,11 @@ class ResultsWriter:
 
     Used as a context manager: `with ResultsWriter(path) as writer: writer.add(detections, targets)`.  The file appears
     under its name at the end of the block; after an exception nothing is left behind and an older file stays.
+    to_entries: what makes the entries of some images.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path, to_entries=to_results):
+        self.path, self._to_entries = Path(path), to_entries
         self.num_entries = 0
         self._file = self._temporary = None
 
@@ -77,7 +78,7 @@ class ResultsWriter:
 
     def add(self, detections: list[Detections], targets: list[Target]) -> None:
         """Append the detections of some images (boxes in pixels) under the image_id of their targets."""
-        for entry in to_results(detections, targets):
+        for entry in self._to_entries(detections, targets):
             self._file.write(("\n" if self.num_entries == 0 else ",\n") + _encode(entry))
             self.num_entries += 1
 
@@ -99,16 +100,18 @@ def save_results(path, detections: Iterable[Detections], targets: Iterable[Targe
     return writer.num_entries
 
 
-def load_results(path, class_names) -> dict:
+def load_results(path, class_names, category_ids=()) -> dict:
     """Read a results file: image_id -> Detections in pixels (float64), best first, images in the order of the file.
 
     Entries are matched to class_names (without the background) by "category_name", by "category_id" only in a file
-    without names.  Equal scores keep the order of the file.  The image_ids are those of the file, which `written_id`
-    makes of those of targets; [video, frame] is read like "video/000012", and another list becomes a tuple.
+    without names: it is one of category_ids, those that the data set gives its classes, or counts the classes from 1
+    where the data set has none.  Equal scores keep the order of the file.  The image_ids are those of the file, which
+    `written_id` makes of those of targets; [video, frame] is read like "video/000012", and another list becomes a
+    tuple.
     Raises UserError for anything that is not such a file, with the index of the entry, counted from 0.
     """
     text = _read_text(path)
-    columns = _Columns(path, tuple(class_names))
+    columns = _Columns(path, tuple(class_names), tuple(category_ids))
     for index, entry in enumerate(_iterate_list(path, text)):
         columns.append(index, entry)
     return columns.to_detections()
@@ -117,8 +120,8 @@ def load_results(path, class_names) -> dict:
 class _Columns:
     """The entries of a file as flat arrays: a hundred bytes an entry, where dictionaries would take many hundred."""
 
-    def __init__(self, path, class_names: tuple[str, ...]):
-        self.path, self.class_names = path, class_names
+    def __init__(self, path, class_names: tuple[str, ...], category_ids: tuple[int, ...] = ()):
+        self.path, self.class_names, self.category_ids = path, class_names, category_ids
         self.images: dict = {}
         self.labels_of: dict = {}
         self.rows, self.labels, self.boxes, self.scores = array("q"), array("q"), array("d"), array("d")
@@ -184,13 +187,19 @@ class _Columns:
             if name is not None and numbered and (number == other_number) != (name == other_name):
                 earlier = f"but earlier {_short(other_number)} was '{other_name}'"
                 self.fail(index, f"category_id {_short(number)} is '{name}' here, {earlier}")
-        self.reordered = self.reordered or (number is not None and number != label)
+        usual = (label, self.category_ids[label - 1]) if self.category_ids else (label,)
+        self.reordered = self.reordered or (number is not None and number not in usual)
         self.labels_of[number, name] = label
         return label
 
     def _label_by_number(self, index: int, number) -> int:
         if number is None:
             self.fail(index, "'category_name' and 'category_id' are missing; one of them must tell the class")
+        if self.category_ids:
+            if number not in self.category_ids:
+                allowed = f"one of the data set's, {', '.join(map(str, self.category_ids))}"
+                self.fail(index, f"category_id {_short(number)} is not {allowed}, and no category_name tells the class")
+            return self.category_ids.index(number) + 1
         if not isinstance(number, int) or not 1 <= number <= len(self.class_names):
             allowed = f"1 to {len(self.class_names)}, and no category_name tells the class"
             self.fail(index, f"category_id {_short(number)} is not in {allowed}")

@@ -24,13 +24,21 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
     A pair of boxes without area has IoU 0.
     """
+    intersection = _intersection(boxes, others)
+    union = (_area(boxes)[..., :, None] + _area(others)[..., None, :]).sub_(intersection)
+    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+def pairwise_share(boxes: Tensor, others: Tensor) -> Tensor:
+    """The part [..., N, M] of the area of boxes [..., N, 4] that lies on others [..., M, 4], as `pairwise_iou`."""
+    return _intersection(boxes, others).div_(_area(boxes)[..., :, None].clamp(min=torch.finfo(boxes.dtype).tiny))
+
+
+def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
     # One axis at a time: the [..., N, M] planes stay contiguous, which is several times faster than slices of
     # [..., N, M, 2].
     width = _overlap(boxes[..., 0], boxes[..., 2], others[..., 0], others[..., 2])
-    height = _overlap(boxes[..., 1], boxes[..., 3], others[..., 1], others[..., 3])
-    intersection = width.mul_(height)
-    union = (_area(boxes)[..., :, None] + _area(others)[..., None, :]).sub_(intersection)
-    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+    return width.mul_(_overlap(boxes[..., 1], boxes[..., 3], others[..., 1], others[..., 3]))
 
 
 def _overlap(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Tensor:

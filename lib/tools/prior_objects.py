@@ -1,4 +1,4 @@
-"""The objects that priors have to cover: those of the training sets, before and after augmentation."""
+"""The objects that priors have to cover: those of the training sets, before and after augmentation, without crowds."""
 
 import logging
 from dataclasses import fields
@@ -31,7 +31,9 @@ def plain_objects(records: DetectionRecords) -> Objects:
     counts = np.diff(records.offsets)
     boxes = records.boxes / np.repeat(records.sizes[:, [1, 0, 1, 0]], counts, axis=0).astype(np.float32)
     scenes = np.repeat(_scenes(records, np.arange(len(records))), counts)
-    return _with_area(_to_objects(boxes, records.labels, scenes, False), "before augmentation")
+    single = slice(None) if records.crowd is None else ~records.crowd
+    found = _to_objects(boxes[single], records.labels[single], scenes[single], False)
+    return _with_area(found, "before augmentation")
 
 
 def draw_objects(cfg, records: DetectionRecords, num_images: int) -> tuple[Objects, Objects]:
@@ -49,18 +51,23 @@ def draw_objects(cfg, records: DetectionRecords, num_images: int) -> tuple[Objec
     for item in _first_items(loader.sampler, num_images):
         key, scene = (item.epoch, item.index, item.repeat, None, item.anchor), _scenes(records, [item.index])[0]
         transform.min_box_size = 0.0
-        _, boxes, labels, *_ = dataset.sample(*key)
+        boxes, labels = _single(dataset.sample(*key))
         sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
         if (sides < smallest + 1e-6).any():
             # Once more with the filter: the random numbers are the same, but an image that would lose everything is not
             # augmented at all.
             transform.min_box_size = smallest
-            _, kept, kept_labels, *_ = dataset.sample(*key)
+            kept, kept_labels = _single(dataset.sample(*key))
             small = np.argsort(sides)[: max(0, len(boxes) - len(kept))]
             lost.append((boxes[small], labels[small], np.full(len(small), scene)))
             boxes, labels = kept, kept_labels
         shown.append((boxes, labels, np.full(len(labels), scene)))
     return _with_area(_join(shown), "after augmentation"), _join(lost)
+
+
+def _single(sample) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and labels of the objects that are no crowds."""
+    return sample.boxes[~sample.crowd], sample.labels[~sample.crowd]
 
 
 def _scenes(records: DetectionRecords, indices) -> np.ndarray:

@@ -106,6 +106,7 @@ def write_set(records, out: Path, name: str, num_frames: int, seed: int, skip_un
             log.warning("%s; it is left out", error)
             continue
         boxes, labels, difficult = records.objects(index)
+        crowd = records.crowds(index)
         frames = draw_frames(image.shape[:2], boxes, num_frames, np.random.default_rng((seed, stream, index)))
         folder, video = out / name / titles[index], len(content["videos"]) + 1
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,8 @@ def write_set(records, out: Path, name: str, num_frames: int, seed: int, skip_un
             for (x1, y1, x2, y2), kept in zip(*(part.tolist() for part in frame.map_boxes(boxes)), strict=True):
                 box = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
                 found = {"id": len(content["annotations"]) + 1, "image_id": entry["id"], "video_id": video}
-                found |= {"category_id": int(labels[kept]), "instance_id": int(records.offsets[index]) + kept + 1}
+                found |= {"category_id": int(labels[kept])}
+                found |= {} if crowd[kept] else {"instance_id": int(records.offsets[index]) + kept + 1}
                 found |= {"bbox": box, "area": round(box[2] * box[3], 2), "iscrowd": int(difficult[kept])}
                 content["annotations"].append(found)
     if not content["videos"]:

@@ -75,7 +75,7 @@ def test_records_hold_no_python_object_per_image():
                                   np.ones((5000, 2)), np.zeros((0, 4)), [], [], [0] * 5000)  # fmt: skip
     reached = [value for value in vars(many).values() if not isinstance(value, FlatStrings)]
     reached += [value for text in (many.paths, many.ids) for value in vars(text).values()]
-    assert all(value is None or isinstance(value, np.ndarray | str) or len(value) == 1 for value in reached)
+    assert all(value is None or isinstance(value, np.ndarray | str) or len(value) <= 1 for value in reached)
     assert len(pickle.dumps(many)) < 5000 * 45
 
 

@@ -73,7 +73,7 @@ def test_a_changed_file_is_read_again(root, tmp_path, read_files):
         lambda data: b"",
         lambda data: b"\x80\x04\x95 not text \xff",
         lambda data: data.replace(b"cat", b"cow"),
-        lambda data: data.replace(b'"version": [2', b'"version": [1'),
+        lambda data: data.replace(b'"version": [4', b'"version": [3'),
         lambda data: b"[]\n" + data,
         lambda data: b"null\nnull\n",
     ],
