@@ -1,20 +1,27 @@
 """What every metric begins with: detections and ground truth of an image as checked arrays in pixels."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from ..structures import Detections, Target
 from ..utils.errors import UserError
+from .matching import claim_best_free, overlaps_of_crowds
+
+MATCH_IOU = 0.5
+"""Overlap from which a detection and an object belong together, wherever one threshold is meant."""
 
 BOX_LIMIT = 1e6
 """Pixels; box corners beyond are moved to it, so that an overflowed box is a false positive and not a NaN."""
 
 
-class ImageArrays(NamedTuple):
+@dataclass(frozen=True)
+class ImageArrays:
     """K detections and N objects of an image: boxes float64 [K, 4], scores [K] and labels int32 [K]; objects float64
-    [N, 4], object_labels int32 [N] and difficult bool [N].  Boxes are xyxy in pixels, labels count from 1."""
+    [N, 4], object_labels int32 [N], difficult bool [N] and areas [N].  Boxes are xyxy in pixels, labels count from 1;
+    areas are those of the objects' outlines where they are known, else of their boxes."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -22,6 +29,25 @@ class ImageArrays(NamedTuple):
     objects: np.ndarray
     object_labels: np.ndarray
     difficult: np.ndarray
+    areas: np.ndarray
+
+    @cached_property
+    def overlaps(self) -> np.ndarray:
+        """IoU [K, N] by the rules of COCO, made once for all metrics: a box is x2 - x1 wide; of a difficult object it
+        is the share of the detection that lies on it."""
+        return overlaps_of_crowds(self.boxes, self.objects, self.difficult)
+
+    @cached_property
+    def same_class(self) -> np.ndarray:
+        """bool [K, N]: detection and object are of one class."""
+        return self.labels[:, None] == self.object_labels[None]
+
+    @cached_property
+    def claims(self) -> np.ndarray:
+        """The object int32 [K] of its class that each detection takes at IoU 0.5 by the rules of COCO, else
+        NO_OBJECT.  What the detections above any score take does not depend on those below."""
+        eligible = np.where(self.same_class, self.overlaps, 0)
+        return claim_best_free(eligible, self.scores, self.difficult, MATCH_IOU)
 
 
 class ImageMetric:
@@ -46,8 +72,12 @@ class ImageMetric:
         if len(detections) != len(targets):
             raise ValueError(f"{len(detections)} detections for {len(targets)} targets")
         for found, target in zip(detections, targets, strict=True):
-            self._take(image_arrays(found, target, self.class_names), target)
-            self.num_images += 1
+            self.add(image_arrays(found, target, self.class_names), target)
+
+    def add(self, image: ImageArrays, target: Target) -> None:
+        """Add an image whose arrays (`image_arrays`, made with the same class names) other metrics are fed with too."""
+        self._take(image, target)
+        self.num_images += 1
 
     def _take(self, image: ImageArrays, target: Target) -> None:
         raise NotImplementedError
@@ -57,13 +87,15 @@ def image_arrays(found: Detections, target: Target, class_names: tuple[str, ...]
     """Detections and target of one image as arrays, checked as `ImageMetric.update` says."""
     if found.class_names:
         check_class_names(found.class_names, class_names, target.image_id)
+    objects = truth_pixel_boxes(target)
     return ImageArrays(
         pixel_boxes(found),
         scores_array(found, target.image_id),
         _checked_labels(found.labels, len(class_names), "a detection", target),
-        truth_pixel_boxes(target),
+        objects,
         _checked_labels(target.labels, len(class_names), "an object", target),
         target.difficult.cpu().numpy().astype(bool),
+        _areas(objects, target.areas),
     )
 
 
@@ -81,6 +113,19 @@ def truth_pixel_boxes(target: Target) -> np.ndarray:
     boxes = target.boxes.detach().to("cpu", torch.float64).numpy().reshape(-1, 4)
     # A whole pixel divided by the size in float32 comes back a few 1e-5 beside itself, enough to tip an IoU of 0.5.
     return np.round(boxes * (width, height, width, height), 3)
+
+
+def _areas(objects: np.ndarray, given) -> np.ndarray:
+    areas = box_areas(objects)
+    if given is None:
+        return areas
+    given = given.cpu().numpy()
+    return np.where(np.isnan(given), areas, given)
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Areas [N] of boxes [N, 4], x2 - x1 wide."""
+    return (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
 
 
 def scores_array(found: Detections, image_id) -> np.ndarray:

@@ -87,6 +87,22 @@ class RankedMetric(ImageMetric):
         """
         return {name: best_operating_point(ranking) for name, ranking in self.rankings().items()}
 
+    def ranked_images(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """class -> (image int64 [K] that each detection of its ranking is from, objects that count int64 [I] in each
+        image); images have the numbers 0 to I - 1, in the order in which they came."""
+        claims, object_labels = joined(self._claims, np.int32), joined(self._object_labels, np.int32)
+        counting_objects = ~joined(self._object_difficult, bool)
+        of_detection, of_object = (
+            np.repeat(np.arange(self.num_images), [len(part) for part in parts])
+            for parts in (self._scores, self._object_labels)
+        )
+        found = {}
+        for label, (name, rows) in enumerate(self._ranked_rows().items(), start=1):
+            images = of_detection[rows[claims[rows] != DIFFICULT_OBJECT]]
+            own = of_object[counting_objects & (object_labels == label)]
+            found[name] = images, np.bincount(own, minlength=self.num_images)
+        return found
+
     def rankings(self) -> dict[str, ClassRanking]:
         """class -> its detections in the order of their scores, each right or wrong; kept until the next update."""
         if self._rankings is None:
@@ -127,6 +143,12 @@ class RankedMetric(ImageMetric):
 def area_ap(precision: np.ndarray, recall: np.ndarray) -> float:
     """Area under the precision made monotone over recall (VOC from 2010)."""
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope(precision)))
+
+
+def interpolated_ap(precision: np.ndarray, recall: np.ndarray) -> float:
+    """Mean over the recalls 0, 0.01 .. 1 of the best precision at that recall or beyond (COCO)."""
+    best_beyond = np.append(envelope(precision), 0.0)
+    return float(best_beyond[np.searchsorted(recall, np.linspace(0, 1, 101))].mean())
 
 
 def envelope(precision: np.ndarray) -> np.ndarray:

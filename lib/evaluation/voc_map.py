@@ -23,8 +23,8 @@ class VOCMeanAP(RankedMetric):
     """
 
     def _take(self, image: ImageArrays, target: Target) -> None:
-        boxes, _, labels, objects, object_labels, _ = image
-        self._keep(image, claim_objects(boxes, labels, objects, object_labels, self.iou_threshold))
+        claims = claim_objects(image.boxes, image.labels, image.objects, image.object_labels, self.iou_threshold)
+        self._keep(image, claims)
 
     def compute(self) -> dict[str, float]:
         """{"voc07", "voc_area", "voc07/<class>", "voc_area/<class>"}: 11-point and area average precision.

@@ -1,4 +1,4 @@
-"""The metric against figures of independent evaluators on real photographs; needs the shared data."""
+"""The metrics against figures of independent evaluators on real photographs; needs the shared data."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.evaluation import VOCMeanAP, load_results, save_results
+from lib.evaluation import COCO_FIGURES, COCOMeanAP, VOCMeanAP, load_results, save_results
 from lib.structures import Detections, Target
 
 SHARED = Path(os.environ.get("SSDS_SHARED", "nowhere"))
@@ -37,7 +37,8 @@ def read_truth(image, classes, difficult):
 
 @pytest.fixture(scope="module")
 def case():
-    """(expected figures, class names, detections, targets); boxes and scores in float32, as a detector gives them."""
+    """(expected figures of VOC and COCO, class names, detections, targets); boxes and scores in float32, as a detector
+    gives them."""
     reference = json.loads((SHARED / "parity" / "evaluation.json").read_text())
     classes = reference["classes"]
     detections, targets = [], []
@@ -54,18 +55,23 @@ def case():
         targets.append(read_truth(image, classes, reference["difficult"][image]))
     expected = {"voc07": reference["voc07_map"], "voc_area": reference["voc_area_map"]}
     expected |= {f"{rule}/{name}": reference[rule][name] for rule in ("voc07", "voc_area") for name in classes}
-    return expected, classes, detections, targets
+    of_coco = dict(zip(COCO_FIGURES, reference["coco_stats"], strict=True))
+    return (expected, of_coco), classes, detections, targets
 
 
 def test_figures_of_the_reference(case):
-    expected, classes, detections, targets = case
+    (expected, of_coco), classes, detections, targets = case
     metric = VOCMeanAP(classes)
     metric.update(detections, targets)
     assert metric.compute() == pytest.approx(expected, abs=1e-6)
+    metric = COCOMeanAP(classes)
+    metric.update(detections, targets)
+    figures = metric.compute()
+    assert {key: figures[key] for key in of_coco} == pytest.approx(of_coco, abs=1e-6)
 
 
 def test_figures_of_the_reference_through_a_results_file(case, tmp_path):
-    expected, classes, detections, targets = case
+    (expected, _), classes, detections, targets = case
     save_results(tmp_path / "results.json", detections, targets)
     found = load_results(tmp_path / "results.json", classes)
     metric = VOCMeanAP(classes)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from lib.dataset.detection import DetectionRecords, with_videos
+from lib.evaluation import Protocols
 from lib.tools.score import main, score_results
 from lib.utils.errors import UserError
 
@@ -39,52 +41,76 @@ def results(tmp_path):
     return write
 
 
+def scored(path, of=None, set_name="test", headline=None):
+    """The protocols after the results file, by default for `records()`."""
+    of = records() if of is None else of
+    protocols = Protocols(of.class_names, headline or ("vid" if of.is_video else "voc07"), of.is_video, 0.4)
+    return score_results(protocols, of, path, set_name)
+
+
 def test_images_without_detections_count(results, caplog):
-    metric = score_results(records(), results(entry("b")))
-    assert metric.num_images == 3
+    metric = scored(results(entry("b")))
+    assert metric.ranked.num_images == 3
     assert metric.compute()["voc_area/cat"] == 1 / 2
     assert metric.compute()["voc_area/dog"] == 0
     assert "2 of 3 images have no detections" in caplog.text
 
 
 def test_empty_file_scores_zero(results, caplog):
-    assert score_results(records(), results()).compute()["voc07"] == 0
+    assert scored(results()).compute()["voc07"] == 0
     assert "3 of 3 images" in caplog.text
 
 
 def test_complete_file_needs_no_word(results, caplog):
-    metric = score_results(records(), results(entry("a"), entry("b"), entry("c", name="dog")))
+    metric = scored(results(entry("a"), entry("b"), entry("c", name="dog")))
     assert metric.compute()["voc07"] == 1
     assert caplog.text == ""
 
 
 def test_equal_scores_rank_in_the_order_of_the_file(results):
     wrong = entry("a", box=(60, 60, 70, 70))
-    assert score_results(records(), results(wrong, entry("b"))).compute()["voc_area/cat"] == 1 / 4
-    assert score_results(records(), results(entry("b"), wrong)).compute()["voc_area/cat"] == 1 / 2
+    assert scored(results(wrong, entry("b"))).compute()["voc_area/cat"] == 1 / 4
+    assert scored(results(entry("b"), wrong)).compute()["voc_area/cat"] == 1 / 2
 
 
 def test_image_outside_the_set_is_named(results):
     with pytest.raises(
         UserError, match=r"results\.json: image 'x' is not in the eval sets \(3 images, the first is 'a'"
     ):
-        score_results(records(), results(entry("a"), entry("x"), entry("y")), "eval")
+        scored(results(entry("a"), entry("x"), entry("y")), set_name="eval")
 
 
 def test_ambiguous_image_ids_are_refused(results):
     with pytest.raises(UserError, match="two images of the test sets are named 'a'"):
-        score_results(records(("a", "b", "a")), results(entry("a")))
+        scored(results(entry("a")), of=records(("a", "b", "a")))
 
 
 def test_frames_of_videos_are_found_by_video_and_number(results, caplog):
     videos = with_videos(records(), [0, 2, 3], ["park", "road"], [7, 8, 0])
     rows = [entry("park/000007"), entry("park/000008"), entry("road/000000", name="dog")]
-    assert score_results(videos, results(*rows)).compute()["voc_area"] == 1
+    assert scored(results(*rows), of=videos).compute()["map50"] == 1
     assert caplog.text == ""
     with pytest.raises(
         UserError, match=r"image 'park/7' is not in the test sets \(3 images, the first is 'park/000007'"
     ):
-        score_results(videos, results(entry("park/7")))
+        scored(results(entry("park/7")), of=videos)
+
+
+def test_results_in_the_words_of_coco(results, caplog):
+    """Numbers of images and categories as in the annotation file, and no names."""
+    of_coco = replace(records(), category_ids=(17, 18), image_numbers=np.array([139, 285, 632]))
+
+    def plain(image_id, category_id):
+        return {"image_id": image_id, "category_id": category_id, "bbox": [10, 10, 19, 19], "score": 0.5}
+
+    figures = scored(results(plain(139, 17), plain(285, 17), plain(632, 18)), of_coco, headline="coco").compute()
+    assert figures["mAP"] == figures["AP"] == 1
+    assert scored(results(entry("a"), entry("b"), entry("c", name="dog")), of_coco).compute()["voc07"] == 1
+    assert caplog.text == ""
+    with pytest.raises(UserError, match=r"entry 1: category_id 2 is not one of the data set's, 17, 18"):
+        scored(results(plain(139, 17), plain(139, 2)), of_coco)
+    with pytest.raises(UserError, match=r"image 7 is not in the test sets \(3 images, the first is 139\)"):
+        scored(results(plain(139, 17), plain(7, 17)), of_coco)
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +156,9 @@ def test_command_prints_the_table(tmp_path, cfg, results, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert " ".join(next(line for line in lines if line.startswith("cat")).split()).startswith("cat 2 0 2 0.545 0.500")
     assert " ".join(next(line for line in lines if line.startswith("mAP")).split()) == "mAP 2 0 2 0.545 0.500"
+    assert lines[-1].startswith("mAP 0.545: VOC2007 average precision at 11 recalls, IoU above 0.5")
+    assert main(["--cfg", str(cfg), "--detections", str(path), root, "TEST.METRIC=coco"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("mAP 0.505: COCO average precision")
 
 
 def test_command_scores_other_sets(tmp_path, cfg, results, capsys):
