@@ -17,6 +17,7 @@ from .dataset.transforms import create_transforms, read_image
 from .layers.box import clip_boxes
 from .layers.normalize import Normalize
 from .modeling.asynchronous import AsyncDetector
+from .modeling.folding import fold_norms
 from .modeling.model_builder import INTERLEAVED, create_model, create_postprocess
 from .solver import checkpoint as ckpt
 from .structures import Detections
@@ -66,7 +67,7 @@ class ObjectDetector:
         ckpt.copy_weights(self.model, content, checkpoint, "", self.class_names).require_complete()
         ckpt.check_wiring(content, checkpoint, cfg)
         ckpt.switch_memory(self.model, content, checkpoint, cfg)
-        self.model.to(self.device, memory_format=torch.channels_last).eval()
+        self.model = fold_norms(self.model).to(self.device, memory_format=torch.channels_last)
         self.transform = create_transforms(cfg, train=False)
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
         self.postprocess = create_postprocess(cfg)

@@ -9,6 +9,9 @@ import numpy as np
 
 from ..utils.draw import class_color
 
+MOST_NUMBERED = 30
+"""Rows of a confusion matrix whose counts can still be read."""
+
 
 def render_figure(figure) -> np.ndarray:
     """A matplotlib figure as an image, uint8 BGR; needs no screen and closes the figure."""
@@ -46,10 +49,12 @@ def pr_figure(curves: dict[str, tuple], class_names=None, title: str = "Precisio
         precision, recall = (np.asarray(part, np.float64) for part in curves[name][:2])
         label = class_names.index(name) + 1
         style = ("-", "--", "-.", ":")[(label - 1) % 4]
-        shown = f" {_plot_text(name, label)} (area {areas[name]:.2f})"
+        shown = f" {plot_text(name, label)} (area {areas[name]:.2f})"
         axes.plot(recall, precision, style, color=_plot_color(label), linewidth=2, label=shown)
     if named:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, prop={"family": _fonts(), "size": 9})
+        axes.legend(
+            loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, prop={"family": plot_fonts(), "size": 9}
+        )
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -74,11 +79,62 @@ def ap_figure(per_class: dict[str, float], mean_ap: float, class_names=None, tit
             textcoords="offset points", ha="right" if inside else "left", va="center", fontsize=9,
             color="black", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )  # fmt: skip
-    texts = [_plot_text(name, class_names.index(name) + 1) for name in names]
-    axes.set_yticks(range(len(names)), texts, fontfamily=_fonts())
+    texts = [plot_text(name, class_names.index(name) + 1) for name in names]
+    axes.set_yticks(range(len(names)), texts, fontfamily=plot_fonts())
     axes.set_ylim(len(names) - 0.4, -0.6)
     if math.isfinite(mean_ap):
         axes.axvline(mean_ap, color="0.2", linewidth=1, linestyle="--")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion_figure(confusion: dict):
+    """A confusion matrix, as `Protocols.confusion_counts` returns it, as a matplotlib figure: the colour is the share
+    of the row, and the numbers are counts, where there is room for them."""
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(confusion["counts"])
+    names, last = confusion["names"], len(confusion["names"]) - 1
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(max(3.0, 0.42 * len(names)), 16.0)
+    figure = Figure(figsize=(side + 2.2, side + 1.8), dpi=100, layout="constrained")
+    axes = figure.add_subplot(xlabel="detected as (last: not detected)", ylabel="object (last: no object)")
+    title = f"Confusions at IoU {confusion['iou_threshold']:g}, score {confusion['score_threshold']:g} or more"
+    axes.set_title(f"{title}\ncolour: share of the row", fontsize=10)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 9 if len(names) <= MOST_NUMBERED else max(72 * side / len(names) * 0.8, 3)
+    texts = [*(plot_text(name, label) for label, name in enumerate(names[:last], 1)), names[last]]
+    axes.set_xticks(range(len(names)), texts, rotation=90, fontsize=size, fontfamily=plot_fonts())
+    axes.set_yticks(range(len(names)), texts, fontsize=size, fontfamily=plot_fonts())
+    axes.axhline(last - 0.5, color="0.3", linewidth=0.8)
+    axes.axvline(last - 0.5, color="0.3", linewidth=0.8)
+    if len(names) <= MOST_NUMBERED:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            color = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
+    return figure
+
+
+def error_figure(costs: dict[str, tuple[int, float]], average_precision: float):
+    """What each kind of errors costs, kind -> (number, AP that is gained without them), as a matplotlib figure of bars
+    beside the AP at IoU 0.5 that they are about."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), dpi=100, layout="constrained")
+    known = {kind: cost if math.isfinite(cost) else 0.0 for kind, (_, cost) in costs.items()}
+    most = max(max(known.values()), 0.01)
+    axes = figure.add_subplot(xlim=(0, most * 1.3), xlabel="gain in AP50 when errors of this kind alone are mended")
+    axes.set_title(f"What errors cost at IoU 0.5: AP50 is {average_precision:.3f}", loc="left")
+    axes.barh(range(len(costs)), list(known.values()), 0.7, color=_plot_color(1))
+    for row, (kind, (number, _)) in enumerate(costs.items()):
+        axes.annotate(
+            f"{known[kind]:+.3f}  ({number} errors)", (max(known[kind], 0), row), (4, 0),
+            textcoords="offset points", va="center", fontsize=9,
+        )  # fmt: skip
+    axes.set_yticks(range(len(costs)), list(costs))
+    axes.set_ylim(len(costs) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -92,7 +148,7 @@ def _plot_color(label: int) -> tuple[float, float, float]:
     return red * factor, green * factor, blue * factor
 
 
-def _plot_text(name: str, label: int) -> str:
+def plot_text(name: str, label: int) -> str:
     """A class name in letters that the fonts have, its number where none remain; no mathematics at dollar signs."""
     known = "".join(letter for letter in name if ord(letter) in _letters())
     return (known if known.strip() else f"#{label}").replace("$", r"\$")
@@ -102,11 +158,11 @@ def _plot_text(name: str, label: int) -> str:
 def _letters() -> frozenset[int]:
     from matplotlib import font_manager
 
-    return frozenset().union(*(font_manager.get_font(font_manager.findfont(f)).get_charmap() for f in _fonts()))
+    return frozenset().union(*(font_manager.get_font(font_manager.findfont(f)).get_charmap() for f in plot_fonts()))
 
 
 @cache
-def _fonts() -> list[str]:
+def plot_fonts() -> list[str]:
     """Matplotlib's own font, and those for East Asian scripts that are installed."""
     from matplotlib import font_manager
 

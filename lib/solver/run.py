@@ -52,7 +52,10 @@ CLIPS = (
 )
 """Keys that decide which frames a clip shows, and so whose past a recurrent state is."""
 
-UNREMARKABLE = ("PHASE", "TRAIN.RESUME", "DEVICE", "DATASET.NUM_WORKERS", "RESUME_CHECKPOINT", "MODEL.PRETRAINED")
+UNREMARKABLE = (
+    "PHASE", "TRAIN.RESUME", "DEVICE", "DATASET.NUM_WORKERS", "RESUME_CHECKPOINT", "MODEL.PRETRAINED",
+    "VISUALIZE.IMAGE", "VISUALIZE.DETECTION",
+)  # fmt: skip
 """Keys that may differ between the starts of a run without a word."""
 
 

@@ -3,51 +3,39 @@
 import json
 import logging
 import math
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
+import cv2
 from torch import nn
 
 from ..dataset.dataset_factory import create_loader
 from ..dataset.transforms import create_transforms
-from ..evaluation import FlickerRate, ResultsWriter, VIDMeanAP, VOCMeanAP, format_table
+from ..evaluation import COCO_FIGURES, ERRORS, Protocols, ResultsWriter, to_coco_results
+from ..modeling.folding import fold_norms
 from ..modeling.model_builder import create_criterion, create_postprocess
 from ..structures import Detections
 from ..utils.device import resolve_precision
 from .evaluate import Evaluator
-from .figures import ap_figure, pr_figure
+from .figures import ap_figure, confusion_figure, error_figure, pr_figure, render_figure
+from .film_strip import FilmStrip
 from .gallery import Gallery
+from .outcome_page import Scored, write_outcome_page
+from .outcomes import OutcomeKeeper
+from .protocols import choose_headline, create_protocols
 from .streaming import measure_streaming
 
 logger = logging.getLogger(__name__)
 
-
-class Metrics(NamedTuple):
-    """What a data set is scored by: the metrics that are fed, the first of which ranks detections; the key of its
-    headline figure, which is "mAP"; and names for other figures."""
-
-    fed: list
-    main: str
-    others: dict[str, str]
-
-    @classmethod
-    def of(cls, records, class_names, threshold: float) -> "Metrics":
-        """VOC's metric for stills; for videos that of ImageNet VID, and how steadily objects are seen at a score of
-        `threshold`."""
-        if not records.is_video:
-            return cls([VOCMeanAP(class_names)], "voc07", {"mAP_area": "voc_area"})
-        speeds = {f"mAP_{name}": name for name in ("slow", "medium", "fast")}
-        steadiness = {name: name for name in ("flicker", "gaps", "seen")}
-        return cls([VIDMeanAP(class_names), FlickerRate(class_names, threshold)], "map50",
-                   {"mAP_vid": "vid", **speeds, **steadiness})  # fmt: skip
-
-    def compute(self) -> dict[str, float]:
-        """All figures under their own names."""
-        return {key: float(value) for metric in self.fed for key, value in metric.compute().items()}
-
-    def headlines(self, scores: dict[str, float]) -> dict[str, float]:
-        """ "mAP" and the other figures that a run is compared by."""
-        return {"mAP": scores[self.main]} | {name: scores[key] for name, key in self.others.items()}
+TITLES = {
+    "voc07": "VOC07 average precision at IoU 0.5",
+    "voc_area": "VOC average precision (area) at IoU 0.5",
+    "coco": "COCO average precision, IoU 0.50:0.95",
+    "vid": "Average precision at IoU 0.5",
+}
+"""Of the plot of the AP of every class, by protocol."""
+PR_TITLE = "Precision and recall at IoU 0.5"
 
 
 class Scorer:
@@ -63,34 +51,42 @@ class Scorer:
         precision = resolve_precision(cfg.MODEL.PRECISION, device, training=False)
         self.evaluator = Evaluator(normalize, create_postprocess(cfg), device, precision)
         self.eval_transform = create_transforms(cfg, train=False)
+        for phase in {"eval", "test"} & set(records):
+            choose_headline(cfg, records[phase])  # a mistake is told before the training, not after
 
-    def score(self, model: nn.Module, phase: str, step: int) -> dict:
-        """mAP ("mAP" is the VOC07 one, of videos the plain one at IoU 0.5), AP per class, mean losses and speed of the
-        model as it is."""
-        metrics, gallery = self._metrics(phase), self._gallery(phase)
-        figures = self._run(model, phase, step, metrics, gallery, None, create_criterion(self.cfg))
+    def score(self, model: nn.Module, phase: str, step: int, epoch: int | None = None) -> dict:
+        """mAP (of the protocol that TEST.METRIC chooses), AP per class, mean losses and speed of the model as it is;
+        after an `epoch` of training also the next pictures of the film strip."""
+        model = fold_norms(model)
+        metrics, gallery = create_protocols(self.cfg, self.records[phase], whole=False), self._gallery(phase)
+        figures = self._run(model, phase, step, metrics, [gallery.take], create_criterion(self.cfg))
         gallery.write(self.writer, f"{phase.title()} images", step)
+        if epoch is not None:
+            FilmStrip(self.exp_dir).add(gallery.strip(), epoch, figures["mAP"])
         return figures
 
     def score_and_keep(self, model: nn.Module, phase: str, step: int, suffix: str, about: dict) -> dict:
-        """The same without losses but, of videos, with the speed frame by frame; shows the table and keeps results,
-        detections, plots and pictures in EXP_DIR.
+        """The same by all protocols, without losses but, of videos, with the speed frame by frame; shows the tables and
+        keeps results, detections, plots and pictures in EXP_DIR.
 
         `suffix` goes into the names of the files, `about` into the results.
         """
-        metrics, gallery = self._metrics(phase), self._gallery(phase)
+        model = fold_norms(model)
+        metrics, gallery = create_protocols(self.cfg, self.records[phase]), self._gallery(phase)
         detections, pictures = self.exp_dir / f"detections{suffix}.json", self.exp_dir / f"pictures{suffix}"
-        with ResultsWriter(detections) as results:
-            figures = self._run(model, phase, step, metrics, gallery, results)
+        keeper = OutcomeKeeper(self.records[phase], self.class_names, self.cfg.TEST.PICTURE_THRESHOLD)
+        with ResultsWriter(detections) as results, self._coco_results(self.records[phase], suffix) as more:
+            figures = self._run(model, phase, step, metrics, [gallery.take, keeper.take, results.add, *more])
         gallery.write(self.writer, f"{phase.title()} images", step, pictures)
         left_out = self._loader(phase).num_left_out
         about = about | ({"images_left_out": left_out} if left_out else {})
-        self._write_plots(metrics, figures, step, suffix)
-        records, ranked = self.records[phase], metrics.fed[0]
+        plots = self._write_plots(metrics, figures, step, suffix)
+        records = self.records[phase]
         logger.info(
-            "%s\nspeed: %.1f images/s network alone, %.1f end to end; detections: %s; pictures: %s",
-            format_table(figures, ranked.counts(), ranked.best_f1()), figures["fps_network"],
-            figures["fps_end_to_end"], detections, pictures,
+            "%s\nspeed: %.1f images/s network alone, %.1f end to end; detections: %s; pictures: %s; worst and best "
+            "images: %s",
+            metrics.tables(figures), figures["fps_network"], figures["fps_end_to_end"],
+            detections, pictures, self.exp_dir / f"gallery{suffix}.html",
         )  # fmt: skip
         if records.is_video:
             logger.info(
@@ -101,50 +97,98 @@ class Scorer:
             speed = measure_streaming(model, records, self.eval_transform, self.evaluator)
             self.writer.scalars({f"Test streaming/{name}": value for name, value in speed.items()}, step)
             figures |= {f"streaming_{name}": value for name, value in speed.items()}
-        self._write_results(f"results{suffix}.json", about | figures)
+        texts = {"confusion": metrics.confusion_counts(), "legend": metrics.legend(figures)}
+        self._write_results(f"results{suffix}.json", about | figures | texts)
+        self._write_page(keeper, metrics, about | figures, plots, suffix)
         return figures
 
-    def _run(self, model, phase: str, step: int, metrics: Metrics, gallery: Gallery, results, criterion=None) -> dict:
-        """Feed the detections of a phase to metrics, gallery and results (or None), and log the figures."""
+    def _run(self, model, phase: str, step: int, metrics: Protocols, takers: list, criterion=None) -> dict:
+        """Feed the detections of a phase to the metrics and to `takers`, functions of detections and targets, and log
+        the figures."""
         names, tag = self.class_names, phase.title()
 
         def consume(found: list[Detections], batch) -> None:
             found = [Detections(d.boxes, d.scores, d.labels, tuple(names)) for d in found]
-            for metric in metrics.fed:
-                metric.update(found, batch.targets)
-            gallery.take(found, batch.targets)
-            if results is not None:
-                results.add(found, batch.targets)
+            metrics.update(found, batch.targets)
+            for take in takers:
+                take(found, batch.targets)
 
         speed, losses = self.evaluator.run(model, self._loader(phase), consume, phase, criterion)
         scores = metrics.compute()
-        figures = metrics.headlines(scores) | losses
+        figures = {name: scores[name] for name in metrics.headline_keys()} | losses
         figures |= {"fps_network": speed.network, "fps_end_to_end": speed.end_to_end}
-        self.writer.scalars({f"{tag}/{name}": value for name, value in figures.items()}, step)
-        self.writer.scalars({f"{tag} AP/{name}": scores[f"{metrics.main}/{name}"] for name in names}, step)
-        self.writer.pr_curves(metrics.fed[0].pr_curves(), step, f"{tag} PR curves")
+        self._log_figures(metrics, figures, scores, tag, step)
+        about_curves = f"IoU {metrics.ranked.iou_threshold:g}, all detections"
+        self.writer.pr_curves(metrics.ranked.pr_curves(), step, f"{tag} PR curves", about_curves)
         return figures | scores
 
-    def _write_plots(self, metrics: Metrics, scores: dict, step: int, suffix: str) -> None:
-        """Precision and recall, and the AP of every class, as pictures of the run."""
-        per_class = {name: scores[f"{metrics.main}/{name}"] for name in self.class_names}
-        title = "VOC07 average precision" if metrics.main == "voc07" else "Average precision at IoU 0.5"
-        plots = {
-            "precision_recall": pr_figure(metrics.fed[0].pr_curves(), self.class_names),
-            "average_precision": ap_figure(per_class, scores["mAP"], self.class_names, title),
+    def _log_figures(self, metrics: Protocols, figures: dict, scores: dict, tag: str, step: int) -> None:
+        """The main figures, those of COCO, the costs of errors and the AP of every class, each with its meaning."""
+        legend = metrics.legend(figures | scores)
+        groups = {
+            tag: {name: (value, legend.get(name)) for name, value in figures.items()},
+            f"{tag} COCO": {name: (scores[name], legend[name]) for name in COCO_FIGURES if name in scores},
+            f"{tag} errors": {
+                name: (scores[f"cost/{name}"], legend[f"cost/{name}"]) for name in ERRORS if f"cost/{name}" in scores
+            },
+            f"{tag} AP": {name: (scores[f"{metrics.main}/{name}"], legend["mAP"]) for name in self.class_names},
         }
-        for name, figure in plots.items():
-            figure.savefig(self.exp_dir / f"{name}{suffix}.png")
-            self.writer.figure(f"Test plots/{name.replace('_', ' ')}", figure, step)
+        for group, entries in groups.items():
+            values = {f"{group}/{name}": value for name, (value, _) in entries.items()}
+            about = {f"{group}/{name}": text for name, (_, text) in entries.items() if text}
+            if values:
+                self.writer.scalars(values, step, about)
+
+    def _write_plots(self, metrics: Protocols, scores: dict, step: int, suffix: str) -> dict:
+        """Precision and recall, the AP of every class, confusions and errors as pictures of the run; the pictures by
+        title."""
+        per_class = {name: scores[f"{metrics.main}/{name}"] for name in self.class_names}
+        costs = {name: (scores[f"errors/{name}"], scores[f"cost/{name}"]) for name in ERRORS}
+        plots = {
+            "precision_recall": pr_figure(metrics.ranked.pr_curves(), self.class_names, PR_TITLE),
+            "average_precision": ap_figure(per_class, scores["mAP"], self.class_names, TITLES[metrics.headline]),
+            "confusion": confusion_figure(metrics.confusion_counts()),
+            "errors": error_figure(costs, scores["AP50"]),
+        }
+        pictures = {name.replace("_", " "): render_figure(figure) for name, figure in plots.items()}
+        for name, picture in zip(plots, pictures.values(), strict=True):
+            cv2.imencode(".png", picture)[1].tofile(self.exp_dir / f"{name}{suffix}.png")
+            self.writer.image(f"Test plots/{name.replace('_', ' ')}", picture, step)
+        return pictures
+
+    def _write_page(self, keeper: OutcomeKeeper, metrics: Protocols, figures: dict, plots: dict, suffix: str) -> None:
+        """The figures, plots and the worst and best images of a test on one page."""
+        model, records, post = self.cfg.MODEL, keeper.records, self.cfg.POST_PROCESS
+        about = (
+            f"{len(records)} images of {records.name}, {figures['checkpoint']}, epoch {figures['epoch']}. Detections "
+            f"with scores above {post.SCORE_THRESHOLD:g} count, at most {post.MAX_DETECTIONS} of a class and image."
+        )
+        scored = Scored(f"Test of {model.SSDS} on {model.NETS}", about, figures, metrics, plots)
+        path = self.exp_dir / f"gallery{suffix}.html"
+        write_outcome_page(path, scored, keeper, self.cfg.TEST.NUM_PICTURES)
 
     def _write_results(self, name: str, results: dict) -> None:
         """The figures of a test as JSON in EXP_DIR; what is not a number becomes null."""
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in results.items()}
-        text = json.dumps({"class_names": self.class_names, **known}, indent=1, ensure_ascii=False)
-        (self.exp_dir / name).write_text(text + "\n", encoding="utf-8")
+        # A line for each figure, and not one for each number of the confusion matrix.
+        lines = (
+            f" {json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+            for key, value in ({"class_names": self.class_names} | known).items()
+        )
+        (self.exp_dir / name).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
-    def _metrics(self, phase: str) -> Metrics:
-        return Metrics.of(self.records[phase], self.class_names, self.cfg.TEST.PICTURE_THRESHOLD)
+    @contextmanager
+    def _coco_results(self, records, suffix: str):
+        """Inside, what takes detections for the file that COCO's evaluation server reads; nothing where images or
+        classes have no numbers of COCO."""
+        if records.image_numbers is None or not records.category_ids:
+            yield []
+            return
+        numbers = {records.image_id(index): number for index, number in enumerate(records.image_numbers.tolist())}
+        to_entries = partial(to_coco_results, image_numbers=numbers, category_ids=records.category_ids)
+        with ResultsWriter(self.exp_dir / f"coco_results{suffix}.json", to_entries) as results:
+            yield [results.add]
+        logger.info("detections by the numbers of COCO: %s", results.path)
 
     def _gallery(self, phase: str) -> Gallery:
         return Gallery(self.records[phase], self.cfg.TEST, self.class_names)

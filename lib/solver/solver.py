@@ -13,14 +13,16 @@ from ..config.effective import flatten_config, save_config
 from ..config.loader import update_derived
 from ..config.stages import stage_of
 from ..dataset.dataset_factory import check_num_classes, create_records
-from ..dataset.transforms import create_transforms
 from ..layers.normalize import Normalize
-from ..modeling.model_builder import create_criterion, create_model, has_sigmoid_scores
+from ..modeling.complexity import count_macs
+from ..modeling.model_builder import create_criterion, create_model
 from ..utils.device import autocast, resolve_precision, select_device
 from ..utils.log import setup_logging
 from ..utils.meters import LossMeter, StopWatch
 from . import checkpoint as ckpt
 from .base_weights import load_base_weights
+from .course import tell_course
+from .model_graph import write_graph
 from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
 from .run import (
     adopt_inputs,
@@ -37,7 +39,7 @@ from .stages import check_held_base, create_stage_loaders, enter_stage, epoch_le
 from .step_guard import StepGuard
 from .task import DetectionTask, state_for
 from .train_state import GivenUp, Stopped, StopRequest, TrainState
-from .visualize import run_visualize
+from .visualize import find_image, run_visualize
 from .writer import RunWriter
 
 logger = logging.getLogger(__name__)
@@ -95,6 +97,8 @@ class Solver:
             self._tell_end(state)
             return
         tell_stages(cfg, loaders, dtype)
+        if state.step == 0:
+            write_graph(self.writer, self.model, cfg.MODEL.IMAGE_SIZE, self.device)
         task = DetectionTask(self.model, create_criterion(cfg), self.normalize)
         self.guard = StepGuard(cfg, state, self.records["train"], dtype)
         with StopRequest() as stop:
@@ -225,7 +229,7 @@ class Solver:
     def _track_map(self, state: TrainState) -> None:
         """Score the averaged weights on the evaluation images and keep them if they are the best so far."""
         with state.averaged_weights():
-            scores = self.scorer.score(self.model, "eval", state.step)
+            scores = self.scorer.score(self.model, "eval", state.step, state.epoch)
         state.to_score = False
         if scores["mAP"] > state.best.get("mAP", -1.0):
             state.best = {"mAP": scores["mAP"], "epoch": state.epoch}
@@ -301,15 +305,20 @@ class Solver:
             logger.info("%s: %s", title, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
     def test(self) -> None:
-        """Score the test images: table, mAP, speed, results files and pictures."""
+        """Score the test images: table, mAP, speed, results files and pictures; of several epochs also their course."""
+        tested = []
         for title, path in checkpoints_to_test(self.cfg):
             position = self.load_for_test(path)
             logger.info("testing %s (%s) on %d images", path, title, len(self.records["test"]))
             suffix = "" if title in ("last", "best") else "_" + title.replace(" ", "_")
             about = {"checkpoint": str(path), "epoch": position["epoch"], "parameters": self.num_parameters}
+            about["macs"] = sum(count_macs(self.model, self.cfg.MODEL.IMAGE_SIZE).values())
             scores = self.scorer.score_and_keep(self.model, "test", position["step"], suffix, about)
             metrics = {"mAP": scores["mAP"], "fps": scores["fps_end_to_end"], "parameters": self.num_parameters}
-            self.writer.hparams(flatten_config(self.cfg), metrics)
+            self.writer.hparams(flatten_config(self.cfg), metrics | {"MACs": about["macs"]})
+            tested.append((position["epoch"], scores))
+        if len(tested) > 1:
+            tell_course(tested, self.exp_dir, self.writer)
 
     def load_for_test(self, path: Path) -> dict[str, int]:
         """Fill the model from a checkpoint, completely; returns the epoch and step it stands for, 0 if unknown."""
@@ -329,13 +338,8 @@ class Solver:
         """Pictures of what the detector is made of and sees: priors, augmentation, feature maps, gradients."""
         _, path = checkpoints_to_test(self.cfg)[-1]
         position = self.load_for_test(path)
-        train_transform, eval_transform = (create_transforms(self.cfg, train) for train in (True, False))
-        run_visualize(
-            self.model, self.records["visualize"], train_transform, eval_transform, self.normalize, self.class_names,
-            self.writer, self.exp_dir / "visualize",
-            seed=self.cfg.SEED, step=position["step"], variance=self.cfg.MATCHER.VARIANCE,
-            sigmoid=has_sigmoid_scores(self.cfg),
-        )  # fmt: skip
+        write_graph(self.writer, self.model, self.cfg.MODEL.IMAGE_SIZE, self.device)
+        run_visualize(self.cfg, self.model, self.records["visualize"], self.normalize, self.writer, position["step"])
 
     # ---------------------------------------------------------------------------------------------- data
 
@@ -350,4 +354,6 @@ class Solver:
         for phase in dict.fromkeys(phases):
             self.records[phase] = create_records(self.cfg, phase, names)
             names = self.records[phase].class_names
+        if "visualize" in self.records:  # a mistake is told before the training, not after
+            find_image(self.records["visualize"], self.cfg.VISUALIZE.IMAGE)
         return list(names)

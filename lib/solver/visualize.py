@@ -1,155 +1,195 @@
 """The visualize phase: pictures of what a detector's priors, augmentation, features and gradients look like.
 
-Each part is a function from arrays or a model to pictures by title; `run_visualize` writes them all as PNG files and
-to TensorBoard.  A model is only looked at: its mode, weights and gradients stay as they were.
+Each part is a function from arrays or a model to pictures by title; `run_visualize` writes them all as PNG files, to
+TensorBoard, and with words on how to read them into one HTML page.  A model is only looked at: its mode, weights and
+gradients stay as they were.
 """
 
+import difflib
 import logging
 import re
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from ..layers.box import cxcywh_to_xyxy, decode_boxes
-from ..layers.postprocess import class_scores, log_odds
-from ..modeling.nets.backbone import tap_name
-from ..utils.draw import WHITE, draw_boxes, drawable_text, image_grid
+from ..dataset.transforms import create_transforms
+from ..evaluation import written_id
+from ..modeling.model_builder import create_postprocess, has_sigmoid_scores
+from ..structures import Detections
+from ..utils.draw import WHITE, draw_boxes, image_grid
 from ..utils.errors import UserError
+from ..utils.page import Page
+from . import scene as scenes
+from .evaluate import evaluating
+from .figures import render_figure
+from .inner_pictures import detection_picture, feature_pictures, gradient_pictures, prior_of
+from .prior_pictures import (
+    LEVEL_COLUMNS,
+    MATCH_COLUMNS,
+    level_rows,
+    match_figures,
+    match_rows,
+    match_statistics,
+    prior_pictures,
+)
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SIDE = 600  # pixels of the longer side of a picture, at least about that
-TILE_SIDE = 240  # the same for a picture that is one of many
-NUM_CHANNELS = 6
 NUM_AUGMENTATIONS = 4
-
-DESCRIPTIONS = {
-    "prior boxes": "All priors of the cell in the middle, with their sizes in pixels of the network's input; dots are "
-    "the centres of the other cells, dashed boxes the objects of the image.",
-    "augmentation": "From left to right one training image is made; each row is another draw of the random numbers.",
-    "features": "Outputs of a layer over the image, bright where they are large: mean and maximum of all channels, and "
-    "the channels that vary most.",
-    "gradients": "Where the class score of one prior would change most if the pixels changed. Dashed: the prior; "
-    "solid: its box.",
-}
+MAX_MATCHED_IMAGES = 2000  # images, spread over the data set, whose objects the matching statistics count
 
 
-class LevelInfo(NamedTuple):
-    """A level of a detector: its map and where its priors lie in the list of all."""
+class Topic(NamedTuple):
+    """A section of the page: pictures by title, sentences on how to read them, whether they need the width of the page,
+    and tables (columns, rows, caption)."""
 
-    rows: int
-    columns: int
-    boxes_per_cell: int
-    first: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.rows}x{self.columns}"
-
-    @property
-    def priors(self) -> slice:
-        """The priors of this level."""
-        return slice(self.first, self.first + self.rows * self.columns * self.boxes_per_cell)
+    title: str
+    how_to_read: str
+    pictures: dict[str, np.ndarray]
+    wide: bool = False
+    tables: list[tuple] = []
 
 
-class Scene(NamedTuple):
-    """The image that is looked at: as uint8 BGR in the shape that the network sees, large enough to draw on; the boxes
-    [N, 4] of its objects in the unit square and their labels; and the input of the network [1, 3, H, W]."""
+READ_DETECTIONS = (
+    "What the detector finds here at a score of {threshold:g} or more, numbered from the best. Solid boxes have the "
+    "colour of their class and a caption number: class score; dashed boxes are the objects of the annotation. "
+    "VISUALIZE.DETECTION=n draws the gradients of number n as well."
+)
+READ_PRIORS = (
+    "The boxes that the detector starts from: all priors of the cell in the middle, with their sizes (width x height) "
+    "in pixels of the network's input; every dot is the centre of another cell, which has the same priors. Dashed "
+    "boxes are objects of the image: on each level there should be priors about as large as the objects that the "
+    "level is for."
+)
+READ_MATCHING = (
+    "Training makes a prior answer for an object if they overlap by an IoU of MATCHER.MATCHED_THRESHOLD "
+    "({threshold:g}) or more: then the object is covered. An object without such a prior gets its best one by force, "
+    "and is learnt badly. Counted are the objects of {images} as a plain resize shows them. Many orange bars at one "
+    "end say that priors of that size or shape are missing: python -m lib.tools.priors --cfg FILE, which also counts "
+    "what augmentation makes of the objects, proposes better ones."
+)
+READ_AUGMENTATION = (
+    "From left to right one training image is made; each row is another draw of the random numbers. Dashed boxes are "
+    "what remains of the objects: they should still fit them, and objects should stay recognisable."
+)
+READ_FEATURES = (
+    "Outputs of a layer over the image, bright where they are large: mean and maximum of all channels, and the "
+    "channels that vary most. Of a level, the class scores are the best of each cell: they should be bright on objects "
+    "of the level's size and dark elsewhere."
+)
+READ_GRADIENTS = (
+    "Where the class score of one prior would change most if the pixels changed: of the strongest prior of all, of the "
+    "one that was chosen, and of the strongest of each level. Dashed: the prior; solid: its box. Light on the object "
+    "means that the detector looks at it; light only on its surroundings, that it has learnt the surroundings."
+)
 
-    picture: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    images: Tensor
 
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width of the network's input."""
-        return tuple(self.images.shape[2:])
+def run_visualize(cfg, model, records, normalize, writer=None, step: int = 0) -> list[Path]:
+    """Write pictures of priors, matching, augmentation, features and gradients for the image VISUALIZE.IMAGE of the
+    records, and a page that shows them all.
 
-    def tile(self) -> np.ndarray:
-        """A small copy of the picture."""
-        return _resize(self.picture, _display_size(self.input_size, TILE_SIDE))
-
-
-def run_visualize(
-    model, records, train_transform, eval_transform, normalize, class_names, writer, out_dir,
-    image_index: int = 0, seed: int = 0, step: int = 0, variance=(0.1, 0.2), sigmoid: bool = False,
-) -> list[Path]:  # fmt: skip
-    """Write pictures of priors, augmentation, features and gradients for image `image_index` of the records.
-
-    normalize: uint8 [B, 3, H, W] -> float; writer: a RunWriter or None; out_dir gets PNG files, whose paths are
-    returned; variance is that of the box encoding, sigmoid as in `class_scores`.  Raises UserError where there is no
-    such image and where a file cannot be written.
+    normalize: uint8 [B, 3, H, W] -> float; writer: a RunWriter or None.  EXP_DIR/visualize gets PNG files and
+    index.html, whose paths are returned.  Raises UserError where there is no such image or detection and where a file
+    cannot be written.
     """
-    if not 0 <= image_index < len(records):
-        raise UserError(f"image {image_index} cannot be visualized: the data set has images 0 to {len(records) - 1}")
-    image, target = records.read(image_index), records.target(image_index)
-    scene = look_at(image, target, eval_transform, normalize, next(model.parameters()).device)
-    with _only_looking(model):
-        levels = detector_levels(model, scene.images)
-        pictures = {
-            "prior boxes": prior_pictures(scene, model.priors, levels),
-            "augmentation": {"step by step": augmentation_picture(image, target, train_transform, seed)},
-            "features": feature_pictures(model, scene, levels, sigmoid),
-            "gradients": gradient_pictures(model, scene, levels, class_names, variance, sigmoid),
-        }
-    paths = []
-    for topic, titled in pictures.items():
-        for title, picture in titled.items():
-            paths.append(_write_png(Path(out_dir), f"{topic} {title}", picture))
+    index = find_image(records, cfg.VISUALIZE.IMAGE)
+    image, target = records.read(index), records.target(index)
+    train_transform, eval_transform = (create_transforms(cfg, train) for train in (True, False))
+    scene = scenes.look_at(image, target, eval_transform, normalize, next(model.parameters()).device)
+    with evaluating(model):
+        levels = scenes.detector_levels(model, scene.images)
+        features = feature_pictures(model, scene, levels, has_sigmoid_scores(cfg))
+        augmentation = {"step by step": augmentation_picture(image, target, train_transform, cfg.SEED)}
+        topics = [
+            *_detection_topics(cfg, model, scene, levels, records.class_names),
+            Topic("prior boxes", READ_PRIORS, prior_pictures(scene, model.priors, levels)),
+            _matching_topic(cfg, model, records, levels, scene.input_size),
+            Topic("augmentation", READ_AUGMENTATION, augmentation, wide=True),
+            Topic("features", READ_FEATURES, features, wide=True),
+        ]
+    folder, paths = Path(cfg.EXP_DIR) / "visualize", []
+    page = Page(
+        f"Inside a detector: {cfg.MODEL.SSDS} on {cfg.MODEL.NETS}",
+        f"Image {written_id(records.image_id(index))} of {records.name}; VISUALIZE.IMAGE chooses another. Input "
+        f"{scene.input_size[0]}x{scene.input_size[1]} pixels (height x width), {len(model.priors)} priors.",
+    )
+    for topic in topics:
+        page.heading(topic.title.capitalize())
+        page.text(topic.how_to_read)
+        for columns, rows, caption in topic.tables:
+            page.table(columns, rows, caption)
+        for title, picture in topic.pictures.items():
+            paths.append(_write_png(folder, f"{topic.title} {title}", picture))
             if writer is not None:
-                writer.image(f"visualize/{topic}/{title}", picture, step, DESCRIPTIONS[topic])
-    logger.info("%d pictures of image %s are in %s", len(paths), records.image_path(image_index), out_dir)
+                writer.image(f"visualize/{topic.title}/{title}", picture, step, topic.how_to_read)
+        _add_pictures(page, topic)
+    paths.append(page.write(folder / "index.html"))
+    logger.info("%d pictures of image %s are explained in %s", len(paths) - 1, records.image_path(index), paths[-1])
     return paths
 
 
-def look_at(image, target, eval_transform, normalize, device) -> Scene:
-    """The scene of an image, uint8 BGR, with its Target."""
-    resized = np.ascontiguousarray(eval_transform.resize(image))
-    images = torch.from_numpy(resized).permute(2, 0, 1)[None].to(device)
-    picture = _resize(image, _display_size(resized.shape[:2], PICTURE_SIDE))
-    return Scene(picture, target.boxes.numpy(), target.labels.numpy(), normalize(images))
+def find_image(records, wanted: str) -> int:
+    """The index of an image by its id in results, the name of its file or its number from 0; of '' the first that has
+    objects.  UserError where there is none."""
+    if not len(records):
+        raise UserError(f"{records.name}: there is no image to visualize")
+    if not wanted:
+        return int((np.diff(records.offsets) > 0).argmax())
+    names = [str(written_id(records.image_id(i))) for i in range(len(records))]
+    if wanted in names:
+        return names.index(wanted)
+    for i in range(len(records)):
+        if wanted in (Path(records.image_path(i)).name, records.image_path(i)):
+            return i
+    if wanted.isdecimal() and int(wanted) < len(records):
+        return int(wanted)
+    close = difflib.get_close_matches(wanted, names, 1)
+    raise UserError(
+        f"VISUALIZE.IMAGE: {wanted!r} is no image of {records.name}; allowed: the name of one, such as "
+        f"{(close or names)[0]}, or a number from 0 to {len(records) - 1}"
+    )
 
 
-@torch.no_grad()
-def detector_levels(model: nn.Module, images: Tensor) -> list[LevelInfo]:
-    """The levels of a detector in the order of its priors, as a run on `images` shows them."""
-    maps = [source.shape[2:] for source in model.sources(images)[0]]
-    boxes = [predictor.out_channels // 4 for predictor in model.head.loc_predictors()]
-    boxes = boxes * len(maps) if len(boxes) == 1 else boxes  # one predictor may serve all levels
-    levels, first = [], 0
-    for (rows, columns), boxes_per_cell in zip(maps, boxes, strict=True):
-        levels.append(LevelInfo(rows, columns, boxes_per_cell, first))
-        first = levels[-1].priors.stop
-    if first != len(model.priors):
-        raise ValueError(f"the head's maps make {first} predictions, the model has {len(model.priors)} priors")
-    return levels
+def _detection_topics(cfg, model, scene, levels, class_names) -> list[Topic]:
+    """Numbered detections, and the gradients of the chosen one beside those of the levels."""
+    sigmoid, variance, number = has_sigmoid_scores(cfg), cfg.MATCHER.VARIANCE, cfg.VISUALIZE.DETECTION
+    threshold = cfg.TEST.PICTURE_THRESHOLD
+    with torch.no_grad():
+        predictions = model(scene.images)
+        (found,) = create_postprocess(cfg)(predictions)
+    found = Detections(found.boxes, found.scores, found.labels, tuple(class_names))
+    if number > max(len(found), 1):
+        raise UserError(f"VISUALIZE.DETECTION: {number}: the image has {len(found)} detections; the best one is 1")
+    chosen = {}
+    if number > 1:
+        prior = prior_of(predictions, found, number - 1, variance, sigmoid)
+        chosen[f"detection {number}"] = prior, int(found.labels[number - 1])
+    detections = {"of the image": detection_picture(scene, found.select(found.scores >= threshold))}
+    gradients = gradient_pictures(model, scene, levels, class_names, variance, sigmoid, chosen)
+    return [
+        Topic("detections", READ_DETECTIONS.format(threshold=threshold), detections, wide=True),
+        Topic("gradients", READ_GRADIENTS, gradients),
+    ]
 
 
-def prior_pictures(scene: Scene, priors: Tensor, levels: list[LevelInfo]) -> dict[str, np.ndarray]:
-    """For every level, and for all in one: the priors of the middle cell and the centres of the others.
-
-    priors [P, 4] as (cx, cy, w, h) in the unit square.
-    """
-    priors = priors.detach().cpu()
-    height, width = scene.input_size
-    large, small, titles = {}, [], []
-    for number, level in enumerate(levels, start=1):
-        cells = priors[level.priors].view(level.rows, level.columns, level.boxes_per_cell, 4)
-        cell = cells[level.rows // 2, level.columns // 2]
-        sides = (cell[:, 2:] * torch.tensor([width, height])).round().int()
-        title = f"level {number} ({level.name})"
-        titles.append(f"{title}: sides {sides.min()} to {sides.max()} px")
-        full = f"{title}: a cell every {width / level.columns:.3g}x{height / level.rows:.3g} of {width}x{height} px"
-        captions = [f"{w}x{h}" for w, h in sides.tolist()]
-        large[title] = _titled(_draw_priors(scene, scene.picture, cells, cell, captions), full)
-        small.append(_draw_priors(scene, scene.tile(), cells, cell, None))
-    return {"all levels": image_grid(small, 3, titles), **large}
+def _matching_topic(cfg, model, records, levels, input_size) -> Topic:
+    """How well the priors match the objects of the data set, or of a part of it that is large enough."""
+    count = min(len(records), MAX_MATCHED_IMAGES)
+    spread = np.linspace(0, len(records) - 1, count).round().astype(int).tolist()
+    threshold = cfg.MATCHER.MATCHED_THRESHOLD
+    statistics = match_statistics(map(records.target, spread), model.priors, levels, input_size, threshold)
+    part = f"{count} images" if count == len(records) else f"{count} of {len(records)} images"
+    tables = [
+        (MATCH_COLUMNS, match_rows(statistics, records.class_names), f"Objects at IoU {threshold:g}"),
+        (LEVEL_COLUMNS, level_rows(statistics, levels), "Levels; a positive prior is one that answers for an object"),
+    ]
+    figures = match_figures(statistics) if len(statistics.labels) else {}
+    pictures = {title: render_figure(figure) for title, figure in figures.items()}
+    text = READ_MATCHING.format(threshold=threshold, images=f"{part} of {records.name}")
+    return Topic("matching", text, pictures, tables=tables)
 
 
 def augmentation_picture(image, target, transform, seed: int = 0) -> np.ndarray:
@@ -160,6 +200,7 @@ def augmentation_picture(image, target, transform, seed: int = 0) -> np.ndarray:
     height, width = image.shape[:2]
     boxes = np.float32(target.boxes.numpy() * [width, height, width, height])
     rgb = getattr(transform, "color_order", "BGR") == "RGB"
+    side = scenes.TILE_SIDE
     tiles, titles, columns = [], [], 0
     for draw in range(NUM_AUGMENTATIONS):
         rng = np.random.default_rng((seed, draw))
@@ -170,156 +211,20 @@ def augmentation_picture(image, target, transform, seed: int = 0) -> np.ndarray:
             titles.append(f"{name}: unchanged" if same else f"{name} {picture.shape[1]}x{picture.shape[0]}")
             before = picture
             picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if rgb else picture
-            scale = TILE_SIDE / max(picture.shape[:2])
-            tile = _resize(picture, (max(1, round(side * scale)) for side in picture.shape[:2]))
+            tile = scenes.resize(picture, scenes.display_size(picture.shape[:2], side))
+            scale = side / max(picture.shape[:2])
             tiles.append(draw_boxes(tile, np.asarray(found) * scale, colors=WHITE, thickness=1, dashed=True))
-    return image_grid(tiles, columns, titles, (round(TILE_SIDE * 0.8), TILE_SIDE))
+    return image_grid(tiles, columns, titles, (round(side * 0.8), side))
 
 
-@torch.no_grad()
-def feature_pictures(
-    model: nn.Module, scene: Scene, levels: list[LevelInfo], sigmoid: bool = False
-) -> dict[str, np.ndarray]:
-    """For every tapped layer of the base and every level: mean, maximum and the NUM_CHANNELS channels that vary most,
-    each over the image; for a level also the best class score of every cell.  Maps of fewer than four cells, and an
-    end of the base that is tapped, are left out."""
-    features, state = model.backbone(scene.images, None, model.neck.inserts())
-    sources, _ = model.neck(features, state)
-    features = model.backbone.maps_of(features)
-    conf = class_scores(model(scene.images).conf[0].float(), sigmoid).amax(1).cpu()
-    names = [f"base layer {tap_name(tap)}" for tap in model.backbone.taps]
-    names.append("end of the base" if model.backbone.split_at is None else "end of the coarse path")
-    if len(features) > 1 and features[-1] is features[-2]:
-        names, features = names[:-1], features[:-1]
-    pictures = {}
-    for name, x in zip(names, features, strict=True):
-        pictures[f"{name} ({x.shape[2]}x{x.shape[3]})"] = _feature_grid(scene, x[0])
-    for number, (level, x) in enumerate(zip(levels, sources, strict=True), start=1):
-        if level.rows * level.columns >= 4:
-            scores = conf[level.priors].view(level.rows, level.columns, -1).amax(2)
-            pictures[f"level {number} ({level.name})"] = _feature_grid(scene, x[0], scores)
-    return pictures
-
-
-def gradient_pictures(
-    model: nn.Module, scene: Scene, levels: list[LevelInfo], class_names=(), variance=(0.1, 0.2), sigmoid: bool = False
-) -> dict[str, np.ndarray]:
-    """Saliency (Simonyan et al., arXiv 1312.6034) of the strongest prior of all and of each level: the largest
-    magnitude over the channels of the gradient of its class score for the input image."""
-    with torch.inference_mode(False), torch.enable_grad():
-        images = scene.images.detach().clone().requires_grad_()
-        predictions = model(images)
-        conf, loc = predictions.conf[0].float(), predictions.loc[0].float()
-        scores = class_scores(conf.detach(), sigmoid)
-        spots = {"strongest": slice(0, len(scores))}
-        spots |= {f"level {number} ({level.name})": level.priors for number, level in enumerate(levels, start=1)}
-        tiles, titles, single = [], [], {}
-        for title, span in spots.items():
-            best = int(scores[span].argmax())
-            prior, label = span.start + best // scores.shape[1], best % scores.shape[1] + 1
-            # Odds against the background: the score itself has no gradient left where it is near 1.
-            odds = log_odds(conf[prior, label], conf[prior, 0], sigmoid)
-            (gradient,) = torch.autograd.grad(odds, images, retain_graph=True)
-            boxes = _unit_boxes(predictions.priors[prior], loc[prior].detach(), variance)
-            name = class_names[label - 1] if label <= len(class_names) else ""
-            text = f"{drawable_text(name, f'#{label}')} {scores[prior, label - 1]:.2f}"
-            tiles.append(_draw_saliency(scene.tile(), gradient, boxes, label, None))
-            titles.append(f"{title}: {text}")
-            single[title] = _titled(_draw_saliency(scene.picture, gradient, boxes, label, text), f"{title}: {text}")
-    return {"all levels": image_grid(tiles, 3, titles), **single}
-
-
-@contextmanager
-def _only_looking(model: nn.Module):
-    """The model in evaluation mode, every module afterwards back in its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _draw_priors(scene: Scene, picture, cells: Tensor, cell: Tensor, captions: list[str] | None) -> np.ndarray:
-    height, width = picture.shape[:2]
-    scale = np.array([width, height, width, height])
-    picture = draw_boxes(picture, scene.boxes * scale, colors=WHITE, thickness=1, dashed=True)
-    pitch = min(width / cells.shape[1], height / cells.shape[0])
-    radius = int(np.clip(pitch / 12, 1, 3))
-    for x, y in (cells[:, :, 0, :2].reshape(-1, 2) * torch.tensor([width, height])).round().int().tolist():
-        cv2.circle(picture, (x, y), radius + 1, (0, 0, 0), -1)
-        cv2.circle(picture, (x, y), radius, WHITE, -1)
-    boxes = cxcywh_to_xyxy(cell).numpy() * scale
-    return draw_boxes(picture, boxes, captions, range(1, len(cell) + 1), thickness=_line(picture))
-
-
-def _feature_grid(scene: Scene, channels: Tensor, scores: Tensor | None = None) -> np.ndarray:
-    """Tiles of feature maps [C, H, W], and of scores [H, W] where given."""
-    channels = channels.float().cpu()
-    spread = channels.flatten(1).std(1, correction=0)
-    tiles, titles = [scene.tile()], ["input"]
-    if scores is not None:
-        tiles.append(_overlay(scene.tile(), scores.numpy()))
-        titles.append(f"class scores, up to {scores.max():.2f}")
-    tiles += [_overlay(scene.tile(), part.numpy()) for part in (channels.mean(0), channels.amax(0))]
-    titles += [f"mean of {len(channels)} channels", "maximum of the channels"]
-    for channel in spread.argsort(descending=True)[:NUM_CHANNELS].tolist():
-        tiles.append(_overlay(scene.tile(), channels[channel].numpy()))
-        titles.append(f"channel {channel}")
-    return image_grid(tiles, 5 if scores is not None else 3, titles)
-
-
-def _overlay(picture, values) -> np.ndarray:
-    """A map [H, W] in viridis over a grey copy of the picture."""
-    size = picture.shape[1], picture.shape[0]
-    low, high = np.percentile(values, [1, 99])
-    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    heat = cv2.applyColorMap(np.uint8(scaled * 255), cv2.COLORMAP_VIRIDIS)
-    heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)
-    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.addWeighted(grey, 0.3, heat, 0.7, 0)
-
-
-def _draw_saliency(picture, gradient: Tensor, boxes: np.ndarray, label: int, text: str | None) -> np.ndarray:
-    """Saliency over a dimmed picture; boxes [2, 4] in the unit square are the prior and the decoded box."""
-    height, width = picture.shape[:2]
-    saliency = gradient[0].abs().amax(0).cpu().numpy()
-    saliency = cv2.GaussianBlur(saliency, (0, 0), max(saliency.shape) / 100)
-    saliency = np.clip(saliency / max(np.percentile(saliency, 99.8), 1e-30), 0, 1)
-    saliency = cv2.resize(saliency, (width, height), interpolation=cv2.INTER_LINEAR)
-    heat = cv2.applyColorMap(np.uint8(saliency * 255), cv2.COLORMAP_INFERNO)
-    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    share = saliency[..., None]
-    shown = np.uint8(0.6 * (1 - share) * grey + share * heat)
-    boxes = boxes * [width, height, width, height]
-    shown = draw_boxes(shown, boxes[:1], colors=WHITE, thickness=1, dashed=True)
-    return draw_boxes(shown, boxes[1:], [text], [label], thickness=_line(picture))
-
-
-def _unit_boxes(prior: Tensor, loc: Tensor, variance) -> np.ndarray:
-    """The prior and its decoded box, [2, 4] xyxy."""
-    return torch.stack([cxcywh_to_xyxy(prior), decode_boxes(loc, prior, variance)]).cpu().numpy().astype(np.float64)
-
-
-def _titled(picture, title: str) -> np.ndarray:
-    return image_grid([picture], 1, [title])
-
-
-def _line(picture) -> int:
-    """Thickness of an outline: thin in tiles."""
-    return max(1, max(picture.shape) // 300)
-
-
-def _display_size(size, side: int) -> tuple[int, int]:
-    """Height and width, enlarged or shrunk to `side` on the longer side."""
-    return tuple(max(1, round(part * side / max(size))) for part in size)
-
-
-def _resize(image, size) -> np.ndarray:
-    height, width = size
-    shrink = height < image.shape[0]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+def _add_pictures(page: Page, topic: Topic) -> None:
+    """The pictures of a topic but for the overview, which repeats the others small."""
+    shown = {title: picture for title, picture in topic.pictures.items() if title != scenes.OVERVIEW}
+    if topic.wide:
+        for title, picture in shown.items():
+            page.picture(picture, title, lossless=False)
+    else:
+        page.gallery((picture, title, "") for title, picture in shown.items())
 
 
 def _write_png(folder: Path, title: str, picture) -> Path:

@@ -88,10 +88,14 @@ class RunWriter:
         """
         self._hide_events_after = self._hide_lines_after = int(step)
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
-        """Numbers by tag; also one line {"time", "step", tag: value, ...} of log.jsonl, null for what is not finite."""
+    def scalars(self, values: dict[str, float], step: int, descriptions: dict[str, str] | None = None) -> None:
+        """Numbers by tag; also one line {"time", "step", tag: value, ...} of log.jsonl, null for what is not finite.
+
+        The descriptions (Markdown) by tag, of some or all of them, stand behind the (i) of their cards.
+        """
+        about = {_utf8(tag): _metadata("scalars", text) for tag, text in (descriptions or {}).items()}
         values = {_utf8(tag): float(value) for tag, value in values.items()}
-        self._add([Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()], step)
+        self._add([Summary.Value(tag=tag, simple_value=v, metadata=about.get(tag)) for tag, v in values.items()], step)
         line = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
         self._add_line({"time": round(time.time(), 3), "step": int(step)} | line)
 
@@ -110,15 +114,24 @@ class RunWriter:
         """A matplotlib figure as a picture, drawn without a screen; the figure is closed."""
         self.image(tag, render_figure(figure), step, description)
 
-    def pr_curves(self, curves: dict[str, tuple], step: int, tag: str = "pr_curve") -> None:
+    def pr_curves(self, curves: dict[str, tuple], step: int, tag: str = "pr_curve", description: str = "") -> None:
         """Curves for the PR page as <tag>/<class>: class -> (precision [K], recall [K], scores [K]), best score
-        first, one point for each detection; a class without detections has recall 0 everywhere."""
+        first, one point for each detection; a class without detections has recall 0 everywhere.  The description
+        (Markdown) stands behind the (i) of their cards."""
         values = []
         for name, curve in curves.items():
             value = summary.pr_curve_raw("", *pr_table(*curve), num_thresholds=NUM_THRESHOLDS).value[0]
             value.tag = _utf8(f"{tag}/{name}")
+            value.metadata.summary_description = description
             values.append(value)
         self._add(values, step)
+
+    def graph(self, graph) -> None:
+        """The graph of the run's model, a GraphDef; of several TensorBoard shows the last."""
+        with self._harmless("_events"):
+            if self._events is None:
+                self._events = self._open_events()
+            self._events.write_event(Event(wall_time=time.time(), graph_def=graph.SerializeToString()))
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """A text in Markdown."""

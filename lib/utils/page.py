@@ -6,6 +6,7 @@ system is.
 
 import base64
 import html
+import json
 import os
 from pathlib import Path
 
@@ -30,7 +31,12 @@ th { border-bottom: 2px solid var(--line); white-space: nowrap; } th[data-sort] 
 td.number, th.number { text-align: right; white-space: nowrap; } tr:hover td { background: var(--tint); }
 figure { margin: .6rem 0; } img { max-width: 100%; height: auto; border-radius: 4px; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
-.gallery figure { margin: 0; } .gallery img { width: 100%; } figcaption b { color: var(--ink); }
+.gallery figure { margin: 0; } .gallery img { width: 100%; cursor: zoom-in; }
+.gallery figure.large { grid-column: 1 / -1; } .gallery figure.large img { cursor: zoom-out; }
+figcaption b { color: var(--ink); }
+button { font: inherit; font-size: .9rem; color: inherit; background: var(--tint); border: 1px solid var(--line);
+  border-radius: 4px; padding: .1rem .6rem; margin: 0 .3rem .3rem 0; cursor: pointer; }
+button.on { border-color: var(--mark); color: var(--mark); }
 """
 SORT = """
 document.querySelectorAll('th[data-sort]').forEach(th => th.addEventListener('click', () => {
@@ -40,6 +46,16 @@ document.querySelectorAll('th[data-sort]').forEach(th => th.addEventListener('cl
     return numeric ? (isNaN(parseFloat(text)) ? -Infinity : parseFloat(text)) : text; };
   [...body.rows].sort((a, b) => sign * (key(a) > key(b) ? 1 : key(a) < key(b) ? -1 : 0)).forEach(r => body.append(r));
 }));
+"""
+PICK = """
+document.querySelectorAll('.choice').forEach(row => row.addEventListener('click', event => {
+  const tag = event.target.dataset.tag; if (tag === undefined) return;
+  row.querySelectorAll('button').forEach(b => b.classList.toggle('on', b === event.target));
+  row.nextElementSibling.querySelectorAll('figure').forEach(figure => {
+    figure.hidden = tag && !JSON.parse(figure.dataset.tags || '[]').includes(tag); });
+}));
+document.querySelectorAll('.gallery').forEach(gallery => gallery.addEventListener('click', event => {
+  if (event.target.tagName === 'IMG') event.target.closest('figure').classList.toggle('large'); }));
 """
 JPEG_QUALITY = 88
 
@@ -85,10 +101,24 @@ class Page:
         """An image uint8 BGR [H, W, 3] in its own size; plots are lossless, photographs need not be."""
         self._parts.append(_figure(image, caption, "", lossless))
 
-    def gallery(self, pictures) -> None:
-        """Photographs side by side: (image uint8 BGR, title, caption) each; the same height and width look best."""
-        figures = "\n".join(_figure(image, caption, title, False) for image, title, caption in pictures)
-        self._parts.append(f'<div class="gallery">\n{figures}\n</div>')
+    def gallery(self, pictures, tags=None) -> None:
+        """Photographs side by side: (image uint8 BGR, title, caption) each; the same height and width look best.
+
+        A click enlarges a picture.  tags, a list of words for each: buttons above leave only the pictures of one word.
+        """
+        pictures = list(pictures)
+        tags = [()] * len(pictures) if tags is None else tags
+        words = sorted({word for own in tags for word in own})
+        figures = "\n".join(
+            _figure(image, caption, title, False, own)
+            for (image, title, caption), own in zip(pictures, tags, strict=True)
+        )
+        buttons = "".join(
+            f'<button data-tag="{html.escape(word, quote=True)}">{html.escape(word or "all")}</button>'
+            for word in ["", *words]
+        )
+        choice = f'<p class="choice">Only: {buttons}</p>\n' if len(words) > 1 else ""
+        self._parts.append(f'{choice}<div class="gallery">\n{figures}\n</div>')
 
     def write(self, path) -> Path:
         """Write the page; the path.  UserError where that cannot be done."""
@@ -98,12 +128,12 @@ class Page:
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
             f'<body><h1>{html.escape(self.title)}</h1>\n<p class="soft">{html.escape(self.about)}</p>\n'
-            f"<nav>{links}</nav>\n" + "\n".join(self._parts) + f"\n<script>{SORT}</script></body></html>\n"
+            f"<nav>{links}</nav>\n" + "\n".join(self._parts) + f"\n<script>{SORT}{PICK}</script></body></html>\n"
         )
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(page, encoding="utf-8")
+            partial.write_text(page, encoding="utf-8", errors="backslashreplace")
             os.replace(partial, path)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -125,11 +155,12 @@ def _cell(value, mark: str) -> str:
     return f"<td{mark}{order}>{html.escape(str(shown))}</td>"
 
 
-def _figure(image: np.ndarray, caption: str, title: str, lossless: bool) -> str:
+def _figure(image: np.ndarray, caption: str, title: str, lossless: bool, tags=()) -> str:
     kind, settings = (".png", []) if lossless else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     data = base64.b64encode(cv2.imencode(kind, image, settings)[1]).decode()
     name = f"<b>{html.escape(title)}</b> " if title else ""
     note = f"<figcaption>{name}{html.escape(caption)}</figcaption>" if name or caption else ""
     alternative = html.escape(title or caption, quote=True)
     mime = "image/png" if lossless else "image/jpeg"
-    return f'<figure><img loading="lazy" alt="{alternative}" src="data:{mime};base64,{data}">{note}</figure>'
+    words = f' data-tags="{html.escape(json.dumps(list(tags)), quote=True)}"' if tags else ""
+    return f'<figure{words}><img loading="lazy" alt="{alternative}" src="data:{mime};base64,{data}">{note}</figure>'

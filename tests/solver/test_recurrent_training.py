@@ -352,7 +352,9 @@ def test_the_results_of_videos_do_not_depend_on_the_batch(whole, videos, tmp_pat
     assert results[0]["epoch"] == 3 and results[0].keys() == results[1].keys()
     for key in results[0].keys() - speeds:
         is_number = isinstance(results[0][key], float)
-        assert results[1][key] == (pytest.approx(results[0][key], abs=1e-4) if is_number else results[0][key]), key
+        # An oracle turns wrong boxes into right ones, whose ranks among nearly equal scores are left to rounding.
+        allowed = 0.01 if key.startswith("cost/") else 1e-4
+        assert results[1][key] == (pytest.approx(results[0][key], abs=allowed) if is_number else results[0][key]), key
 
 
 def test_weights_of_stills_are_shown_without_memory(whole, videos, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from lib.dataset.shapes import annotation_xml
 from lib.solver import checkpoint as ckpt
 from lib.solver.solver import Solver
 from lib.solver.train_state import Stopped
+from lib.solver.writer import read_log
 from lib.utils.errors import UserError
 
 
@@ -46,11 +47,15 @@ def test_a_run_from_training_to_results(tiny, tmp_path):
     assert load_config(run / "config.yml") == cfg
     results = json.loads((run / "results.json").read_text())
     assert results["epoch"] == 3 and 0 <= results["mAP"] <= 1 and results["fps_end_to_end"] > 0
+    assert {"voc07", "voc_area", "AP", "AP50", "ARl", "errors/missed", "cost/missed"} <= results.keys()
+    assert results["confusion"]["names"] == [*results["class_names"], "background"]
+    assert "IoU above 0.5" in results["legend"]["mAP"]
     detections = json.loads((run / "detections.json").read_text())
     assert detections and {"image_id", "category_id", "category_name", "bbox", "score"} <= set(detections[0])
     assert len(list((run / "pictures").glob("*.jpg"))) == 2
     tags = {tag for line in (run / "log.jsonl").read_text().splitlines() for tag in json.loads(line)}
     assert {"Train/loc_loss", "Train/conf_loss", "Train/lr", "Train/images_per_second", "Eval/mAP", "Test/mAP"} <= tags
+    assert {"Test COCO/AP", "Test errors/missed"} <= tags and "Eval COCO/AP" not in tags
     assert list(run.glob("events.out.tfevents.*"))
 
 
@@ -158,6 +163,17 @@ def test_scope_of_epochs_is_scored_one_by_one(tiny, tmp_path):
     Solver(tiny("PHASE=test", "TEST.TEST_SCOPE=[2, 9]")).run()
     epochs = [json.loads((tmp_path / "run" / f"results_epoch_{e}.json").read_text())["epoch"] for e in (2, 3)]
     assert epochs == [2, 3] and not (tmp_path / "run" / "results_epoch_1.json").exists()
+    scores = [json.loads((tmp_path / "run" / f"results_epoch_{e}.json").read_text())["mAP"] for e in epochs]
+    lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "Test by epoch/mAP" in line]
+    assert [(line["step"], line["Test by epoch/mAP"]) for line in lines] == list(zip(epochs, scores, strict=True))
+    assert cv2.imread(str(tmp_path / "run" / "map_over_epochs.png")).std() > 0
+    table = (tmp_path / "run" / "log.txt").read_text().partition("over epochs")[2].split()
+    assert {"2", "3", *(f"{score:.3f}" for score in scores)} <= set(table)
+
+
+def test_one_epoch_has_no_course(tiny, tmp_path):
+    Solver(tiny("TRAIN.MAX_EPOCHS=1", "TRAIN.TRACK_MAP=False", "PHASE=train,test")).run()
+    assert not (tmp_path / "run" / "map_over_epochs.png").exists()
 
 
 def test_nothing_to_test_is_said(tiny):

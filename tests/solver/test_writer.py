@@ -8,14 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as BoardAccumulator
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
+from torch import nn
 
+from lib.config import load_config
 from lib.evaluation import VOCMeanAP
+from lib.modeling.model_builder import create_model
 from lib.solver import writer as writer_module
-from lib.solver.figures import ap_figure, pr_figure, render_figure
+from lib.solver.figures import ap_figure, confusion_figure, error_figure, pr_figure, render_figure
+from lib.solver.model_graph import write_graph
 from lib.solver.writer import RunWriter, hparam_values, pr_table, read_log
 
 
@@ -56,6 +61,13 @@ def test_scalars_reach_tensorboard_and_the_json_log(tmp_path):
     assert lines[0]["Train/loc_loss"] == 1.5 and lines[0]["Eval AP/Größe (gross)"] == 0.25
     assert abs(lines[0]["time"] - read.Scalars("Train/loc_loss")[0].wall_time) < 1
     assert not (tmp_path / "log" / "log.jsonl").exists()
+
+
+def test_descriptions_stand_with_their_scalars(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.scalars({"Test/mAP": 0.5, "Test/fps": 20.0}, 10, {"Test/mAP": "at IoU 0.5"})
+    assert board(tmp_path).SummaryMetadata("Test/mAP").summary_description == "at IoU 0.5"
+    assert [scalar.value for tag in ("Test/mAP", "Test/fps") for scalar in events(tmp_path).Scalars(tag)] == [0.5, 20.0]
 
 
 def test_the_json_log_is_on_the_disk_after_every_call_and_strict_json(tmp_path):
@@ -206,8 +218,9 @@ def test_pr_curves_stand_under_class_names_as_tensorboard_wants_them(tmp_path):
     from tensorboard.plugins.pr_curve import metadata
 
     with RunWriter(tmp_path) as writer:
-        writer.pr_curves({"red cell": curve(), "Größe": curve()}, 5)
+        writer.pr_curves({"red cell": curve(), "Größe": curve()}, 5, description="at IoU 0.5")
     read = board(tmp_path)
+    assert read.SummaryMetadata("pr_curve/Größe").summary_description == "at IoU 0.5"
     assert set(read.PluginTagToContent("pr_curves")) == {"pr_curve/red cell", "pr_curve/Größe"}
     content = metadata.parse_plugin_metadata(read.PluginTagToContent("pr_curves")["pr_curve/red cell"])
     data = tensor_util.make_ndarray(read.Tensors("pr_curve/red cell")[0].tensor_proto)
@@ -396,3 +409,82 @@ def test_ap_figure_sorts_and_says_what_is_unknown():
     assert "0.625" in axes.get_title(loc="left")
     assert render_figure(figure).ndim == 3
     assert render_figure(ap_figure({}, math.nan)).ndim == 3
+
+
+def graph_of(folder):
+    """The nodes of the graph that TensorBoard finds, by name."""
+    return {node.name: node for node in events(folder).Graph().node}
+
+
+def test_a_graph_has_the_operations_of_the_model_and_what_they_read(tmp_path):
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 1), nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+
+        def forward(self, images):
+            return (self.left(images) + self.right(images)).flatten(1)
+
+    model = Sum().train()
+    with RunWriter(tmp_path) as writer:
+        write_graph(writer, model, (8, 10), torch.device("cpu"))
+    nodes = graph_of(tmp_path)
+    assert set(nodes) == {"images", "left/convolution", "right/0/convolution", "right/1/relu", "add"}
+    assert list(nodes["left/convolution"].input) == ["images"]
+    assert list(nodes["right/1/relu"].input) == ["right/0/convolution"]
+    assert list(nodes["add"].input) == ["left/convolution", "right/1/relu"]
+    (shape,) = nodes["left/convolution"].attr["_output_shapes"].list.shape
+    assert [side.size for side in shape.dim] == [1, 4, 8, 10]
+    assert model.training and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+@pytest.mark.parametrize("variant", ["ssd_lite", "ssd_lite_RNN", "lstm_ssd_interleaved"])
+def test_models_with_and_without_memory_have_a_graph(tmp_path, variant):
+    net = "mobilenet_v1" if variant == "lstm_ssd_interleaved" else "mobilenet_v1_025"
+    names = ["MODEL.IMAGE_SIZE=[64,64]", "MODEL.NUM_CLASSES=4", f"MODEL.SSDS={variant}", f"MODEL.NETS={net}"]
+    with RunWriter(tmp_path) as writer:
+        write_graph(writer, create_model(load_config(None, names)), (64, 64), torch.device("cpu"))
+    nodes = graph_of(tmp_path)
+    assert {name.split("/")[0] for name in nodes} >= {"images", "backbone", "neck", "head"}
+    assert all(source in nodes for node in nodes.values() for source in node.input)
+
+
+def test_a_model_without_a_graph_stops_nothing(tmp_path, caplog):
+    class Broken(nn.Module):
+        def forward(self, images):
+            raise RuntimeError("no such thing\nand more")
+
+    with RunWriter(tmp_path) as writer:
+        write_graph(writer, Broken(), (8, 8), torch.device("cpu"))
+        writer.scalars({"Train/loss": 1.0}, 1)
+    (record,) = caplog.records
+    assert record.getMessage() == "TensorBoard shows no graph of the model: no such thing"
+    assert scalar_steps(tmp_path, "Train/loss") == [1]
+
+
+@pytest.mark.parametrize("num_classes", [3, 40])
+def test_confusion_figure_says_what_it_counts(num_classes):
+    names = [f"class {i}" for i in range(num_classes - 1)] + ["_$x$ 血", "background"]
+    counts = np.diag(np.arange(1, num_classes + 2))
+    counts[-1, -1] = 0
+    counts[0, 1] = 77
+    confusion = {"names": names, "counts": counts.tolist(), "iou_threshold": 0.5, "score_threshold": 0.25}
+    figure = confusion_figure(confusion)
+    (axes,) = figure.axes
+    assert "IoU 0.5, score 0.25 or more" in axes.get_title()
+    assert [tick.get_text() for tick in axes.get_yticklabels()][-1] == "background"
+    shares = np.asarray(axes.get_images()[0].get_array())
+    assert shares[0, 1] == pytest.approx(77 / 78) and shares[-1].sum() == 0
+    numbers = {(text.get_position(), text.get_text()) for text in axes.texts}
+    assert (((1, 0), "77") in numbers) == (num_classes == 3) == bool(numbers), "counts only where there is room"
+    assert render_figure(figure).std() > 5
+
+
+def test_error_figure_tells_cost_and_number():
+    costs = {"localisation": (12, 0.25), "duplicate": (3, -0.001), "missed": (0, math.nan)}
+    (axes,) = error_figure(costs, 0.5).axes
+    assert "IoU 0.5" in axes.get_title(loc="left") and "0.500" in axes.get_title(loc="left")
+    assert [text.get_text() for text in axes.texts] == [
+        "+0.250  (12 errors)", "-0.001  (3 errors)", "+0.000  (0 errors)"
+    ]  # fmt: skip
+    assert render_figure(error_figure(dict.fromkeys(costs, (0, math.nan)), math.nan)).ndim == 3
