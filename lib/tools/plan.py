@@ -1,9 +1,7 @@
 """Show what a configuration would build: layers, levels, priors, cost, memory, learning rate, and what does not fit."""
 
 import json
-import logging
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from ..config import CommandLineParser, load_config, update_derived
 from ..modeling.model_builder import create_model
 from ..solver.optim import LearningRate, freeze_outside_scope
 from ..utils.errors import UserError
-from ..utils.log import ROOT, setup_logging
+from ..utils.log import setup_logging
 from .plan_facts import Plan, collect_facts
 from .plan_findings import find_problems
 from .plan_text import format_plan
-from .reports import is_report, number
+from .reports import is_report, number, warnings_collected
 
 ASSUMED_CLASSES = 21  # those of Pascal VOC
 MARK = "plan of"  # the key of a JSON file by which it is known to be a plan
@@ -33,9 +31,9 @@ def make_plan(cfg, config: str = "", images: int | None = None, videos: int | No
     if classes_assumed:
         cfg.MODEL.NUM_CLASSES = ASSUMED_CLASSES
         update_derived(cfg)
-    with _warnings_collected() as warnings:
+    with warnings_collected() as warnings:
         model = create_model(cfg)
-    with _warnings_collected():  # a word of the scope without parameters, as published files have some, does no harm
+    with warnings_collected():  # a word of the scope without parameters, as published files have some, does no harm
         freeze_outside_scope(model, cfg.TRAIN.TRAINABLE_SCOPE)
         plan, rule = collect_facts(cfg, model, config, classes_assumed, images, videos)
     plan.findings = [*map(_with_advice, warnings), *find_problems(cfg, plan, model)]
@@ -44,26 +42,6 @@ def make_plan(cfg, config: str = "", images: int | None = None, videos: int | No
 
 def _with_advice(warning: str) -> str:
     return f"{warning}; give every list an entry for each level" if "unequal length" in warning else warning
-
-
-@contextmanager
-def _warnings_collected():
-    """The list of the warnings that the package logs meanwhile, which go nowhere else unless an error follows."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = logging.getLogger(ROOT)
-    before = logger.handlers[:], logger.propagate
-    logger.handlers[:], logger.propagate = [handler], False
-    try:
-        yield messages
-    except UserError:
-        logger.handlers[:], logger.propagate = before
-        for message in messages:
-            logger.warning(message)
-        raise
-    finally:
-        logger.handlers[:], logger.propagate = before
 
 
 def draw_rate(rule: LearningRate, epochs: int, title: str):
@@ -138,7 +116,7 @@ def main(argv=None) -> int:
         args = create_parser().parse_intermixed_args(argv)
         if args.json:
             _check_json_target(Path(args.json))
-        with _warnings_collected() as warnings:
+        with warnings_collected() as warnings:
             cfg = load_config(args.cfg, args.overrides)
         plan, model, rule = make_plan(cfg, args.cfg, args.images, args.videos)
         plan.findings = [*warnings, *plan.findings]

@@ -1,8 +1,14 @@
-"""What the tools that write reports share: the check of a file in the way, and the type of --images."""
+"""What the tools that write reports share: the check of a file in the way, the type of --images, and the warnings of
+others as part of a report."""
 
 import argparse
 import json
+import logging
+from contextlib import contextmanager
 from pathlib import Path
+
+from ..utils.errors import UserError
+from ..utils.log import ROOT
 
 
 def is_report(path: Path, mark: str) -> bool:
@@ -19,3 +25,23 @@ def number(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: 1 and more")
     return value
+
+
+@contextmanager
+def warnings_collected():
+    """The list of the warnings that the package logs meanwhile, which go nowhere else unless an error follows."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger(ROOT)
+    before = logger.handlers[:], logger.propagate
+    logger.handlers[:], logger.propagate = [handler], False
+    try:
+        yield messages
+    except UserError:
+        logger.handlers[:], logger.propagate = before
+        for message in messages:
+            logger.warning(message)
+        raise
+    finally:
+        logger.handlers[:], logger.propagate = before

@@ -136,7 +136,7 @@ def video_findings(path):
 
 
 def test_a_shipped_file_that_trained_well_has_no_findings():
-    assert make_plan(load_config(CFGS / "video/lstm_ssd_mobilenetv1_shapes_video.yml"))[0].findings == []
+    assert make_plan(load_config(CFGS / "video/lstm_ssd_resnet18_shapes_video.yml"))[0].findings == []
 
 
 @pytest.mark.slow
