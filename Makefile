@@ -3,6 +3,8 @@ PY := .venv/bin/python
 CFG := experiments/cfgs/ssd_lite_mobilenetv1_shapes.yml
 RUN := experiments/models/shapes
 SAMPLES := data/shapes_samples
+# A process for each core, up to eight, with one thread each: more threads than cores slow each other down.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help env quickstart test test-all lint bench
@@ -32,10 +34,10 @@ quickstart: env ## draw a data set, train a small detector for minutes, score it
 	    '  README.md, for training on your own photographs'
 
 test: env ## the fast tests
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: env ## all tests, the slow ones too
-	$(PY) -m pytest
+	$(PYTEST)
 
 lint: env ## ruff
 	$(PY) -m ruff check .

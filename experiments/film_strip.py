@@ -26,6 +26,7 @@ from lib.evaluation import load_results, written_id  # noqa: E402
 from lib.structures import Detections  # noqa: E402
 from lib.utils.draw import draw_truth_and_detections, image_grid  # noqa: E402
 
+MAX_WIDTH = 1600  # pixels of a strip
 NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
 
@@ -54,6 +55,8 @@ def main() -> int:
             pictures.append(draw_truth_and_detections(picture, target, shown, records.class_names, args.threshold))
             titles.append(f"{title}, {looks[ids[index]]}")
     strip = image_grid(pictures, args.frames, titles)
+    scale = min(1.0, MAX_WIDTH / strip.shape[1])
+    strip = cv2.resize(strip, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tofile(args.out)
     print(f"{args.out}: {ids[first]} to {ids[first + args.frames - 1]}")
     return 0

@@ -14,18 +14,20 @@ PAIRS = (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 def fold_norms(model: nn.Module) -> nn.Module:
     """A copy of a detector for inference that computes the same, up to rounding, in fewer steps.
 
-    In evaluation a batch norm is a factor and a summand for each channel, which the convolution before it can take on
-    (Markus, 2018, and others before).  The copy is in evaluation mode and of no use for training; places of the base
-    that a neck taps stay as they are.
+    In evaluation a batch norm is a factor and a summand for each channel, which the convolution before it can take on.
+    The copy is in evaluation mode and of no use for training; places of the base that a neck taps stay as they are, and
+    so do bases of other libraries.
     """
     model = copy.deepcopy(model).eval()
+    foreign = set()  # what other libraries built: in which order it runs its parts is not known
     for module in list(model.modules()):
-        if isinstance(module, Backbone):
-            tapped = {tap for tap in module.taps if isinstance(tap, int)} | {module.split_at}
-            _fold_chain(module.layers, tapped)
+        if isinstance(module, Backbone) and isinstance(module.layers, nn.ModuleList):
+            _fold_chain(module.layers, {tap for tap in module.taps if isinstance(tap, int)} | {module.split_at})
             for layer, place in (tap for tap in module.taps if isinstance(tap, tuple)):
                 module.layers[layer].conv[place].tapped = True
-    for module in list(model.modules()):
+        elif isinstance(module, Backbone):
+            foreign.update(module.layers.modules())
+    for module in [module for module in model.modules() if module not in foreign]:
         if isinstance(module, nn.Sequential):
             _fold_chain(module, {i for i, layer in enumerate(module) if getattr(layer, "tapped", False)})
         for conv, norm in PAIRS:
@@ -44,4 +46,4 @@ def _fold_chain(layers, kept: set) -> None:
 
 
 def _are_pair(layer, norm) -> bool:
-    return isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    return type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d
