@@ -13,15 +13,20 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _package_log_reaches_caplog():
-    """Undo what setup_logging of a command under test did to the package's logger."""
-    logger = logging.getLogger("lib")
-    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    """Undo what setup_logging of a command under test, or of one that a fixture of its module ran, did to the package's
+    logger."""
+    _reset_log()
     yield
-    for handler in [h for h in logger.handlers if h not in handlers]:
+    _reset_log()
+
+
+def _reset_log():
+    logger = logging.getLogger("lib")
+    for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    logger.handlers, logger.propagate = handlers, propagate
-    logger.setLevel(level)
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -206,8 +206,9 @@ sys.exit(download.main(sys.argv[1:]))
 """
     words = ["voc2007", str(tmp_path / "data"), "--parts", "test", "--mirror", server.address]
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", script, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells let background jobs ignore it
+    )  # fmt: skip
     partial = tmp_path / "data" / "archives" / "VOCtest_06-Nov-2007.tar.partial"
     assert server.held.wait(120)
     while not partial.stat().st_size and process.poll() is None:
