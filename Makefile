@@ -24,7 +24,7 @@ quickstart: env ## draw a data set, train a small detector for minutes, score it
 	$(PY) demo.py --cfg $(CFG) --demo $(SAMPLES) -t folder
 	@printf '%s\n' '' 'Done. What is there now:' \
 	    '  $(RUN)/demo     pictures with the boxes that were found' \
-	    '  $(RUN)          checkpoints, results, log' \
+	    '  $(RUN)          checkpoints, results, log; gallery.html has the figures, the worst and the best images' \
 	    'Losses, mAP, pictures and more in TensorBoard: run this and open http://localhost:6006' \
 	    '  .venv/bin/tensorboard --logdir $(RUN)' \
 	    'Try next:' \
