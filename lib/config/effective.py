@@ -1,9 +1,9 @@
 """The effective configuration as YAML text, as a plain dictionary for checkpoints, and compared with another one."""
 
-import os
 from pathlib import Path
 
 from ..utils.errors import UserError
+from ..utils.files import write_whole
 from .loader import KEYS, load_config
 from .schema import ALIKE, DERIVED, IMPLIED
 from .yaml_text import write_value
@@ -107,13 +107,7 @@ def save_config(cfg, path) -> None:
     path = Path(path)
     if path.exists() and not _is_ours(path):
         raise UserError(f"EXP_DIR: {path} is not of an earlier run and would be overwritten; give another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(f"{HEADER}\n{dump_config(cfg)}", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, f"{HEADER}\n{dump_config(cfg)}")
 
 
 def _is_ours(path: Path) -> bool:

@@ -25,7 +25,6 @@ rotated by EXIF is one where DATASET.EXIF is fail.
 
 import json
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.files import write_whole
 from .image_header import ImageFacts
 
 logger = logging.getLogger(__name__)
@@ -299,11 +299,8 @@ def check_boxes(boxes, limits, findings: Findings, place: Callable[[int], Findin
 
 def write_atomically(path: Path, text: str) -> bool:
     """Write a file whole or not at all; a folder that cannot be written to is told once and harms nothing."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(temporary, path)
+        write_whole(path, text, errors="backslashreplace")
     except OSError as error:
         _tell_unwritable(str(path.parent), str(error.strerror or error))
         return False

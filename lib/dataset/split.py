@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +90,8 @@ def _reload(file: Path, keys, plan: SplitPlan) -> dict:
 
 
 def _save(file: Path, content: dict):
-    """Written to a temporary file first, so that a killed run leaves no half a split."""
+    """A killed run leaves no half a split."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, file)
+        write_whole(file, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{file}: the split cannot be written ({error.strerror or error})") from None

@@ -14,6 +14,7 @@ from ..config import CommandLineParser
 from ..utils.address import hide_password
 from ..utils.download import NotOnServer, digest, fetch_resumable, is_url
 from ..utils.errors import UserError, nearest
+from ..utils.files import write_whole
 from ..utils.log import setup_logging
 from .download_sets import SETS, DataSet, Part, next_command
 from .download_unpack import Archive, Damaged, move_into
@@ -54,9 +55,7 @@ class Target:
 
     def note(self, part: Part, **facts) -> None:
         self.facts[part.path] = self.fact(part) | facts
-        unfinished = self.marker.with_name(f".{MARKER}.tmp")
-        unfinished.write_text(json.dumps(self.facts, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.marker)
+        write_whole(self.marker, json.dumps(self.facts, indent=1) + "\n")
 
     def archive(self, part: Part) -> Path:
         return self.folder / ARCHIVES / part.file_name

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ..layers.prior_box import level_ratios
 from ..modeling.complexity import source_fields
 from ..modeling.model_builder import create_model
 from ..utils.errors import UserError
+from ..utils.files import write_whole
 from ..utils.log import setup_logging
 from .prior_layout import Layout, Objects, nearest_ious
 from .prior_objects import draw_objects, plain_objects
@@ -179,16 +179,10 @@ def _is_patch(path: Path) -> bool:
 
 def _write(path: Path, text: str) -> None:
     """Write a whole file or none; its folder is made."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def create_parser() -> CommandLineParser:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 import re
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..config import CommandLineParser, load_config
 from ..dataset.dataset_factory import create_records
 from ..dataset.image_header import UnreadableImage
 from ..utils.errors import UserError
+from ..utils.files import write_whole
 from ..utils.log import setup_logging
 from .reports import number
 
@@ -179,11 +179,7 @@ def _annotations(out: Path, name: str) -> Path:
 
 
 def _write(path: Path, content: dict) -> None:
-    """Write a JSON file whole or not at all, in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def phases(text: str) -> list[str]:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from .address import hide_password
 from .errors import UserError
+from .files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -176,9 +177,7 @@ def _read_notes(notes: Path, url: str) -> dict:
 
 
 def _write_notes(notes: Path, url: str, version: str | None, size: int | None) -> None:
-    unfinished = notes.with_name(notes.name + ".tmp")
-    unfinished.write_text(json.dumps({"url": url, "version": version, "size": size}), encoding="utf-8")
-    os.replace(unfinished, notes)
+    write_whole(notes, json.dumps({"url": url, "version": version, "size": size}))
 
 
 def _byte_bar(text: str, total: int | None = None, delay: float = 0) -> tqdm:

@@ -7,13 +7,13 @@ system is.
 import base64
 import html
 import json
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .errors import UserError
+from .files import write_whole
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #62676d; --ground: #fff; --line: #dcdfe3; --tint: #f4f6f8;
@@ -130,11 +130,8 @@ class Page:
             f'<body><h1>{html.escape(self.title)}</h1>\n<p class="soft">{html.escape(self.about)}</p>\n'
             f"<nav>{links}</nav>\n" + "\n".join(self._parts) + f"\n<script>{SORT}{PICK}</script></body></html>\n"
         )
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-            os.replace(partial, path)
+            write_whole(path, page, errors="backslashreplace")
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
         return path
