@@ -19,7 +19,7 @@ from .check_page import write_page
 from .check_problems import ERROR, worst_first
 from .check_sets import open_sets
 from .check_text import format_check, verdict
-from .reports import is_report, number
+from .reports import is_report, number, program
 
 # Not __name__: that is __main__ when the tool is started with -m, outside the log of the package.
 log = logging.getLogger(f"{__package__}.check")
@@ -65,8 +65,7 @@ def check_folder(folder: Path) -> None:
 def create_parser() -> CommandLineParser:
     """The command line of this tool."""
     parser = CommandLineParser(
-        # Started with -m, argparse would call it check.py, which is not a command; as ssds-check it knows better.
-        prog=f"python -m {__package__}.check" if sys.argv[0].endswith("check.py") else None,
+        prog=program("check"),
         description="Look at all images and annotations that a configuration opens for training, evaluation and test: "
         "faults, copies within and across the sets, classes, and boxes that stand out. Writes a page with pictures and "
         "a JSON file. The exit status is 0 where no error was found, 1 where one was (data that is lost, or training "

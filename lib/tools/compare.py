@@ -18,7 +18,7 @@ from .compare_runs import changed_keys, read_runs
 from .compare_sides import Comparison, Pair, compare
 from .compare_statistics import RESAMPLES, Interval
 from .compare_text import format_comparison, verdict
-from .reports import is_report
+from .reports import is_report, program
 
 # Not __name__: that is __main__ when the tool is started with -m, outside the log of the package.
 log = logging.getLogger(f"{__package__}.compare")
@@ -53,7 +53,7 @@ def compare_runs(paths, overrides=(), out=None) -> str:
 def create_parser() -> CommandLineParser:
     """The command line of this tool."""
     parser = CommandLineParser(
-        prog=f"python -m {__package__}.compare" if sys.argv[0].endswith("compare.py") else None,
+        prog=program("compare"),
         description="Compare tested runs by what they found in the same images: differences of the configurations, of "
         "average precision with 95 % intervals, of speed, and the images that became right or wrong. Runs whose "
         "configurations differ by SEED alone are taken together. The ground truth is read from the data set.",

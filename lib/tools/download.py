@@ -18,6 +18,7 @@ from ..utils.files import write_whole
 from ..utils.log import setup_logging
 from .download_sets import SETS, DataSet, Part, next_command
 from .download_unpack import Archive, Damaged, move_into
+from .reports import program
 
 try:
     import fcntl
@@ -184,8 +185,7 @@ def _unpack(target: Target, part: Part) -> None:
 def create_parser() -> CommandLineParser:
     """The command line of this tool."""
     parser = CommandLineParser(
-        # Started with -m, argparse would call it download.py, which is not a command.
-        prog=f"python -m {__package__}.download" if sys.argv[0].endswith("download.py") else None,
+        prog=program("download"),
         description="Download a public data set, check it, and unpack it into DIR, which becomes DATASET.DATASET_DIR. "
         "Interrupted, the same command goes on; what is there already stays. Its makers' terms of use apply.",
         epilog="example: %(prog)s voc2007 ./data/VOCdevkit",

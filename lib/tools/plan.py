@@ -14,7 +14,7 @@ from ..utils.log import setup_logging
 from .plan_facts import Plan, collect_facts
 from .plan_findings import find_problems
 from .plan_text import format_plan
-from .reports import is_report, number, warnings_collected
+from .reports import is_report, number, program, warnings_collected
 
 ASSUMED_CLASSES = 21  # those of Pascal VOC
 MARK = "plan of"  # the key of a JSON file by which it is known to be a plan
@@ -88,8 +88,7 @@ def _save_json(plan: Plan, path: Path) -> None:
 def create_parser() -> CommandLineParser:
     """The command line of this tool."""
     parser = CommandLineParser(
-        # Started with -m, argparse would call it plan.py, which is not a command; as ssds-plan it knows better.
-        prog=f"python -m {__package__}.plan" if sys.argv[0].endswith("plan.py") else None,
+        prog=program("plan"),
         description="Show what a configuration would build: the layers of the base, the levels and their priors, "
         "parameters and multiply-adds, memory, the epochs and their learning rate, and what does not fit together. No "
         "data is read. The exit status is 0 where the model can be built, with findings or without, else 2.",

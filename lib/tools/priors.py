@@ -26,7 +26,7 @@ from .prior_layout import Layout, Objects, nearest_ious
 from .prior_objects import draw_objects, plain_objects
 from .prior_report import boxes_in_words, cell_boxes, coverage_rows, format_report, level_rows, summary
 from .prior_search import Proposal, propose
-from .reports import is_report, number
+from .reports import is_report, number, program
 
 # Not __name__: that is __main__ when the tool is started with -m, outside the log of the package.
 log = logging.getLogger(f"{__package__}.priors")
@@ -188,8 +188,7 @@ def _write(path: Path, text: str) -> None:
 def create_parser() -> CommandLineParser:
     """The command line of this tool."""
     parser = CommandLineParser(
-        # Started with -m, argparse would call it priors.py, which is not a command; as ssds-priors it knows better.
-        prog=f"python -m {__package__}.priors" if sys.argv[0].endswith("priors.py") else None,
+        prog=program("priors"),
         description="Tell how well the priors of a configuration cover the objects of its training sets, before and "
         "after augmentation, and propose SIZES and ASPECT_RATIOS that cover more with as many priors, as a file that "
         "builds on the given one. No image is decoded and no weight is made.",

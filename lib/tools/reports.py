@@ -1,9 +1,10 @@
-"""What the tools that write reports share: the check of a file in the way, the type of --images, and the warnings of
-others as part of a report."""
+"""What the tools share: their names in messages, the check of a file in the way, the type of --images, and the warnings
+of others as part of a report."""
 
 import argparse
 import json
 import logging
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def is_report(path: Path, mark: str) -> bool:
         return mark in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
+
+
+def program(tool: str) -> str | None:
+    """What a tool is called in its help.  Started with -m, argparse would call it by its file, which is not a command;
+    an installed command knows its name, None."""
+    return f"python -m {__package__}.{tool}" if sys.argv[0].endswith(f"{tool}.py") else None
 
 
 def number(text: str) -> int:

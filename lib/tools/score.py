@@ -13,6 +13,7 @@ from ..solver.protocols import create_protocols
 from ..structures import Detections
 from ..utils.errors import UserError
 from ..utils.log import setup_logging
+from .reports import program
 
 # Not __name__: that is __main__ when the tool is started with -m, outside the log of the package.
 log = logging.getLogger(f"{__package__}.score")
@@ -61,8 +62,7 @@ def score_results(protocols: Protocols, records, path, set_name: str = "test") -
 def create_parser() -> CommandLineParser:
     """The command line of this tool."""
     parser = CommandLineParser(
-        # Started with -m, argparse would call it score.py, which is not a command; as ssds-score it knows better.
-        prog=f"python -m {__package__}.score" if sys.argv[0].endswith("score.py") else None,
+        prog=program("score"),
         description="Score a results file (JSON as written by the test phase, COCO's results format) against the "
         "ground truth of the data set of a configuration, by the protocols of the test phase. No model is built.",
         epilog="example: %(prog)s --cfg x.yml --detections results.json DATASET.DATASET_DIR=./data/BCCD",

@@ -19,7 +19,7 @@ from ..dataset.image_header import UnreadableImage
 from ..utils.errors import UserError
 from ..utils.files import write_whole
 from ..utils.log import setup_logging
-from .reports import number
+from .reports import number, program
 
 # Not __name__: that is __main__ when the tool is started with -m, outside the log of the package.
 log = logging.getLogger(f"{__package__}.stills_to_video")
@@ -194,8 +194,7 @@ def phases(text: str) -> list[str]:
 def create_parser() -> CommandLineParser:
     """The command line of this tool."""
     parser = CommandLineParser(
-        # Started with -m, argparse would call it stills_to_video.py, which is not a command.
-        prog=f"python -m {__package__}.stills_to_video" if sys.argv[0].endswith("stills_to_video.py") else None,
+        prog=program("stills_to_video"),
         description="Make a short video of each image of a data set of stills: a crop that moves over it. The videos "
         "are written as COCO-VID, to be trained on as DATASET.DATASET=coco_vid. SEED decides about the crops.",
         epilog="example: %(prog)s --cfg x.yml --out ./data/clips --sets train,eval SEED=1",
