@@ -33,7 +33,7 @@ from lib.solver.streaming import measure_streaming  # noqa: E402
 
 CONFIGS = "experiments/cfgs/video"
 SINGLE = "lstm_ssd_resnet18_shapes_video.yml"
-TWO = "interleaved_resnet34_shapes_video.yml"
+TWO = "interleaved_resnet18_shapes_video.yml"
 NO_MEMORY = ["MODEL.RNN.IN_USE=False", "MODEL.RNN.CELL_LEVELS=[]", "MODEL.RNN.CELL_CHANNELS=[]"]
 
 MODELS = {
@@ -179,7 +179,9 @@ def measure(argv: list[str]) -> None:
     solver = Solver(cfg)
     solver.load_for_test(checkpoints_to_test(cfg)[-1][1])
     scorer = solver.scorer
-    speed = measure_streaming(solver.model, solver.records["test"], scorer.eval_transform, scorer.evaluator)
+    records = solver.records["test"]
+    network = scorer.network(solver.model, len(records))
+    speed = measure_streaming(network, records, scorer.eval_transform, scorer.evaluator)
     print(json.dumps({name: round(value, 3) for name, value in speed.items()}))
 
 

@@ -118,8 +118,8 @@ def _never_learns(rnn, plan: Plan) -> str:
     """The key of the extractor that sees nothing in training; '' where both see something."""
     if rnn.TRAIN_POLICY == "small":
         return "NETS"
-    turns = rnn.TRAIN_POLICY == "fixed" and rnn.INTERVAL > 0 and any(stage.clips for stage in plan.rate.stages)
-    return "" if turns or rnn.TRAIN_POLICY == "random" else "SMALL_NETS"
+    always_large = rnn.TRAIN_POLICY == "large" or (rnn.INTERVAL == 0 and all(stage.clips for stage in plan.rate.stages))
+    return "SMALL_NETS" if always_large and rnn.TRAIN_POLICY != "random" else ""
 
 
 def unused_names(model: SSD, image_size) -> set[str]:

@@ -86,7 +86,8 @@ def _policy_in_words(plan: Plan) -> str:
 def _training_policy_in_words(plan: Plan) -> str:
     facts = plan.interleaving
     words = {
-        "fixed": f"in clips by turns as POLICY fixed, {plan.nets} first in every video; it also sees all stills.",
+        "fixed": f"in clips by turns as POLICY fixed, {plan.nets} first in every video; of the stills each sees half, "
+        "by chance.",
         "random": "each sees half of the frames, by chance.",
         "large": f"{plan.nets} sees every frame.",
         "small": f"{facts.small_net} sees every frame.",

@@ -100,9 +100,10 @@ class InterleavedBackbone(Backbone):
 
     def _choose(self, policy: Policy, rows: Tensor, state: dict) -> tuple[Tensor, dict]:
         """(bool [T * B], state) for the frames of a clip; rows bool [T, B] marks the beginnings."""
-        if not self.memory_on:  # frames without a past, of which each extractor must learn to make something
+        if not self.memory_on:  # frames without a past, of which in training each extractor must learn something
             chosen = policy.choose(torch.zeros_like(rows.flatten(), dtype=torch.int64), state["drift"])
-            return heads_or_tails(chosen) if policy.kind == "random" else chosen, state
+            by_chance = policy.kind == "random" or (self.training and policy.kind == "fixed")
+            return heads_or_tails(chosen) if by_chance else chosen, state
         if policy.kind == "adaptive" and len(rows) > 1:
             raise ValueError("the adaptive policy decides from frame to frame, not for a whole clip")
         age, drift, choices = state["age"], state["drift"], []

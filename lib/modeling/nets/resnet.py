@@ -48,22 +48,25 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
-def build_resnet(block, blocks_per_stage) -> Backbone:
-    """The stem as four layers (convolution, norm, activation, pool), then one layer a block of the first three stages.
+def build_resnet(block, blocks_per_stage, last_stride: int = 16) -> Backbone:
+    """The stem as four layers (convolution, norm, activation, pool), then one layer a block of the first three stages,
+    or of as many as `blocks_per_stage` counts; stages keep the map once it has `last_stride`.
 
     The fourth stage, at stride 32, is left out: detectors put their extra levels in its place.
     """
     # The activation is not in place: the output of the norm, a layer of its own, can be tapped.
     layers = [*_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
     channels, total = 64, 4
-    info = [FeatureInfo(channels, 2)] * 3 + [FeatureInfo(channels, total)]
-    for stage, (width, blocks) in enumerate(zip(WIDTHS, blocks_per_stage, strict=True)):
+    info, unstrided = [FeatureInfo(channels, 2)] * 3 + [FeatureInfo(channels, total)], []
+    for stage, (width, blocks) in enumerate(zip(WIDTHS, blocks_per_stage, strict=False)):
         for index in range(blocks):
             stride = 2 if stage > 0 and index == 0 else 1
+            if stride > 1 and total == last_stride:
+                stride, unstrided = 1, [*unstrided, len(layers)]
             layers.append(block(channels, width, stride))
             channels, total = width * block.expansion, total * stride
             info.append(FeatureInfo(channels, total))
-    return Backbone(layers, info)
+    return Backbone(layers, info, unstrided=unstrided)
 
 
 def _convolution(in_channels: int, channels: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -82,3 +85,7 @@ NETS.register("resnet_18")(partial(build_resnet, BasicBlock, (2, 2, 2)))
 NETS.register("resnet_34")(partial(build_resnet, BasicBlock, (3, 4, 6)))
 NETS.register("resnet_50")(partial(build_resnet, Bottleneck, (3, 4, 6)))
 NETS.register("resnet_101")(partial(build_resnet, Bottleneck, (3, 4, 23)))
+# For memories on fine maps: the whole of a base at stride 8, and as its counterpart for images of half the size the
+# first stage alone, which ends at stride 4.
+NETS.register("resnet_18_stride8")(partial(build_resnet, BasicBlock, (2, 2, 2), 8))
+NETS.register("resnet_18_stage1")(partial(build_resnet, BasicBlock, (2,)))

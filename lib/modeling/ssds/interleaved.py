@@ -52,8 +52,7 @@ class InterleavedNeck(Neck):
         sources = [x]
         for extra in self.extras:
             below, x = x, F.relu6(extra(x))
-            halved = pool(below)
-            x = x + halved if halved.shape == x.shape else x
+            x = x + pool(below) if below.shape[1] == x.shape[1] else x
             sources.append(x)
         return sources
 
