@@ -1,13 +1,15 @@
 """Packaging: the folder lib installs as the package `ssds`.  What is fixed stands in pyproject.toml, what is read from
 the tree stands here, so that neither the requirements nor the packages are listed twice."""
 
+import re
 from pathlib import Path
 
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 DEVELOPMENT = "# Development tools"  # the line of requirements.txt where the runtime part ends
-OPTIONAL = ("timm",)  # requirements that an installation can do without, each an extra of its own name
+OPTIONAL = {"timm": ("timm",), "export": ("onnx", "onnxscript", "onnxruntime"), "prune": ("torch-pruning",)}
+"""Extras of the package, each with the requirements that an installation can do without otherwise."""
 
 
 def packages() -> list[str]:
@@ -26,9 +28,9 @@ def requirements() -> tuple[list[str], list[str]]:
 
 
 def extras(runtime: list[str], development: list[str]) -> dict[str, list[str]]:
-    """What can be asked for in brackets: `dev` is everything, the others are single packages."""
-    single = {name: [line for line in development if line.startswith(name)] for name in OPTIONAL}
-    return {"dev": runtime + development, **single}
+    """What can be asked for in brackets: `dev` is everything, the others what some commands need."""
+    by_name = {re.match(r"[\w-]+", line)[0]: line for line in development}
+    return {"dev": runtime + development} | {extra: [by_name[name] for name in OPTIONAL[extra]] for extra in OPTIONAL}
 
 
 def _without_comments(text: str) -> list[str]:
@@ -39,6 +41,7 @@ def _without_comments(text: str) -> list[str]:
 setup(
     packages=packages(),
     package_dir={"ssds": "lib"},
+    package_data={"ssds": ["py.typed"]},
     install_requires=requirements()[0],
     extras_require=extras(*requirements()),
 )

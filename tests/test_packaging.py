@@ -25,7 +25,9 @@ DISTRIBUTIONS = {
     "faster_coco_eval": "faster-coco-eval",
     "PIL": "pillow",
     "yaml": "pyyaml",
+    "torch_pruning": "torch-pruning",
 }  # where the names differ
+OPTIONAL = {"timm", "onnx", "onnxscript", "onnxruntime", "torch-pruning"}
 APT_LINE = "apt-get update && apt-get install -y --no-install-recommends"
 
 
@@ -69,8 +71,8 @@ def test_every_folder_of_lib_installs_below_ssds(setup_arguments):
 
 def test_what_lib_imports_is_required_by_the_installation(setup_arguments):
     required = distribution_names(setup_arguments["install_requires"])
-    assert not required & {"pytest", "ruff", "hypothesis", "timm"}
-    required |= {"timm"}  # imported where it is asked for
+    assert not required & {"pytest", "ruff", "hypothesis", *OPTIONAL}
+    required |= OPTIONAL  # imported where they are asked for
     missing = {
         name: path
         for name, path in imported_names("lib", "train.py", "demo.py").items()
@@ -82,7 +84,9 @@ def test_what_lib_imports_is_required_by_the_installation(setup_arguments):
 def test_optional_packages_are_extras(setup_arguments):
     extras = setup_arguments["extras_require"]
     assert extras["timm"] == ["timm>=1.0"]
-    assert distribution_names(extras["dev"]) >= {"torch", "pytest", "timm"}
+    assert distribution_names(extras["export"]) == {"onnx", "onnxscript", "onnxruntime"}
+    assert distribution_names(extras["prune"]) == {"torch-pruning"}
+    assert distribution_names(extras["dev"]) >= {"torch", "pytest", *OPTIONAL}
 
 
 def test_what_tests_import_is_in_requirements_txt():
@@ -98,7 +102,8 @@ def test_what_tests_import_is_in_requirements_txt():
 
 
 def test_console_commands_name_functions_that_exist(project):
-    tools = {"check", "plan", "priors", "download", "score", "compare", "stills-to-video"}
+    tools = {"check", "plan", "priors", "download", "score", "compare", "stills-to-video", "benchmark", "export",
+             "quantize", "precision", "prune"}  # fmt: skip
     assert set(project["scripts"]) == {"ssds-train", "ssds-demo", *(f"ssds-{tool}" for tool in tools)}
     for target in project["scripts"].values():
         module, function = target.split(":")
