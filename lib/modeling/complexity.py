@@ -28,8 +28,9 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return dict(counts)
 
 
-def count_macs(model: nn.Module, image_size) -> dict[str, int]:
-    """Multiply-adds of each part of a detector for one image of (height, width).
+def count_macs(model: nn.Module, image_size, part_of: Callable[[str], str] = part_of) -> dict[str, int]:
+    """Multiply-adds of each part of a detector for one image of (height, width); `part_of` says to which part a module
+    belongs.
 
     Those of convolutions and matrix products, counted as often as they run; norms, activations, resizes, decoding and
     NMS are left out, as is usual.
@@ -47,8 +48,8 @@ def count_macs(model: nn.Module, image_size) -> dict[str, int]:
                 hook.remove()
         if rest := counter.get_total_flops() - counts.total():
             counts["other"] = rest
-    order = [*count_parameters(model), *counts]
-    return {part: counts[part] // 2 for part in dict.fromkeys(order) if counts[part]}
+    order = [part_of(name.rpartition(".")[0]) for name, _ in model.named_parameters()]
+    return {part: counts[part] // 2 for part in dict.fromkeys([*order, *counts]) if counts[part]}
 
 
 def _count_between(module: nn.Module, part: str, total: Callable[[], int], counts: Counter, started: list) -> list:

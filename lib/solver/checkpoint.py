@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..config.effective import config_from_dict, flatten_config
+from ..config.effective import config_from_dict, diff_meanings, flatten_config
 from ..config.loader import KEYS
 from ..config.schema import ALIKE, IMAGENET_COLORS
 from ..config.stages import stage_of
 from ..config.weight_colors import expected_colors
 from ..modeling.foreign import FAMILY, FAMILY_PREFIXES, System, recognise, translate
+from ..modeling.pruned import shrink_to
 from ..utils.errors import UserError, nearest
 from .checkpoint_reader import is_run_checkpoint, read_checkpoint
 from .class_transfer import ClassMatch, fit_head
@@ -33,6 +34,9 @@ BEST = "best.pth"
 
 FOREIGN_WIRING = ("MODEL.SOURCE_NORM", "MODEL.NORM_IN_TRUNK", "MODEL.EXTRAS_ACTIVATION", "CRITERION.CONF_LOSS")
 """Keys that the tensors of a published system rely on without showing it."""
+
+NETWORK = ("MODEL.NETS", "MODEL.SSDS")
+"""Keys that a pruned network cannot be taken out of."""
 
 INPUTS = tuple(IMAGENET_COLORS)
 """The keys that say what images look like to the network."""
@@ -181,6 +185,18 @@ def warn_of_inputs(cfg, content: dict, path) -> None:
 
 def _listed(values: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def match_shapes(model: nn.Module, content: dict, path, cfg) -> None:
+    """Shrink the fresh model of `cfg` to the network of a file, if that is a pruned one; before the weights are loaded,
+    and before anybody keeps hold of the parameters.  UserError where it is another network."""
+    facts = content.get("pruned") if is_run_checkpoint(content) else None
+    if not facts:
+        return
+    for key, old, new in diff_meanings(content.get("config", {}), cfg, NETWORK):
+        raise UserError(f"{path}: is pruned from a network with {key} {old}, now it is {new}; give {key} its old value")
+    shrink_to(model, {name: tuple(tensor.shape) for name, tensor in content["model"].items()}, str(path))
+    model.pruned = dict(facts)
 
 
 def switch_memory(model: nn.Module, content: dict, path, cfg) -> None:

@@ -145,7 +145,9 @@ def _arithmetic_of(content: dict) -> Iterator[None]:
 
 def _create_task(cfg, saved: dict, path: Path) -> DetectionTask:
     """What the solver trains, from the configuration alone, in training mode."""
-    model = create_model(cfg).to(CPU, memory_format=torch.channels_last)
+    model = create_model(cfg)
+    ckpt.match_shapes(model, saved, path, cfg)
+    model.to(CPU, memory_format=torch.channels_last)
     try:
         model.load_state_dict(saved["model"])
     except RuntimeError as error:

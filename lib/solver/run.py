@@ -83,16 +83,17 @@ def find_run(cfg) -> tuple[Path, dict] | None:
     return None
 
 
-def adopt_inputs(cfg) -> None:
-    """Let the run see images as the weights expect them that it begins with, where nobody gave other values.
+def find_first(cfg) -> tuple[Path, dict] | None:
+    """The file whose weights fill the model first, and what it holds; None where there is none, or none whose base is
+    taken.
 
-    To be called before anything is built that looks at images.  Files that cannot be read are left to the phase that
-    needs them, which says why.
+    Its images and shapes are those of the run, so it is to be asked before anything is built.  Files that cannot be
+    read are left to the phase that needs them, which says why.
     """
     for path in _first_files(cfg):
         with suppress(UserError):
-            ckpt.adopt_inputs(cfg, ckpt.read_checkpoint(path, quiet=True), path)
-            return
+            return path, ckpt.read_checkpoint(path, quiet=True)
+    return None
 
 
 def _first_files(cfg) -> list[Path]:

@@ -25,9 +25,9 @@ from .course import tell_course
 from .model_graph import write_graph
 from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
 from .run import (
-    adopt_inputs,
     check_same_run,
     checkpoints_to_test,
+    find_first,
     find_run,
     forget_other_clips,
     make_way,
@@ -59,12 +59,16 @@ class Solver:
         setup_logging(self.exp_dir)
         self.device = select_device(cfg.DEVICE)
         self.records = {}
-        adopt_inputs(cfg)
+        if first := find_first(cfg):
+            ckpt.adopt_inputs(cfg, first[1], first[0])
         self.class_names = self._open_data()
         check_num_classes(cfg, self.class_names)
         update_derived(cfg)
         torch.manual_seed(cfg.SEED)
-        self.model = create_model(cfg).to(self.device, memory_format=torch.channels_last)
+        self.model = create_model(cfg)
+        if first:
+            ckpt.match_shapes(self.model, first[1], first[0], cfg)
+        self.model.to(self.device, memory_format=torch.channels_last)
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
         self.writer = RunWriter(cfg.LOG_DIR, self.exp_dir)
@@ -257,7 +261,7 @@ class Solver:
         if found is None:
             if self.writer.json_path.exists():  # of a run that was killed before its first checkpoint
                 self.writer.hide_after(0)
-            if cfg.MODEL.PRETRAINED:
+            if cfg.MODEL.PRETRAINED and not self.model.pruned:  # its base comes with the rest
                 load_base_weights(self.model, cfg)
                 state.restart_average()
             if cfg.RESUME_CHECKPOINT:
@@ -325,6 +329,7 @@ class Solver:
         content = ckpt.read_checkpoint(path)
         if ckpt.is_run_checkpoint(content):
             check_same_run(content, path, self.cfg, self.class_names)
+        ckpt.match_shapes(self.model, content, path, self.cfg)
         ckpt.copy_weights(self.model, content, path, "", self.class_names).require_complete()
         ckpt.check_wiring(content, path, self.cfg)
         ckpt.warn_of_inputs(self.cfg, content, path)

@@ -52,7 +52,7 @@ class TrainState:
             "to_score": self.to_score,
             "recurrent": self.recurrent,
             "best": dict(self.best),
-        }
+        } | ({"pruned": self.model.pruned} if self.model.pruned else {})
 
     def load_state_dict(self, state: dict, path) -> None:
         """Continue from a saved state; UserError where it belongs to another optimizer or set of parameters."""

@@ -16,18 +16,19 @@ def shapes_dir(tmp_path_factory):
 @pytest.fixture
 def tiny(shapes_dir, tmp_path):
     """Function (overrides) -> configuration of a run in tmp_path/run that takes seconds."""
+    return lambda *overrides: tiny_config(shapes_dir, tmp_path, *overrides)
 
-    def build(*overrides):
-        return load_config(
-            None,
-            [
-                "MODEL.SSDS=ssd_lite", "MODEL.NETS=mobilenet_v1_025", "MODEL.IMAGE_SIZE=64", "MODEL.PRECISION=fp32",
-                "DATASET.DATASET=custom", f"DATASET.DATASET_DIR={shapes_dir}", "DATASET.NUM_WORKERS=0",
-                "DATASET.TRAIN_SETS=train", "DATASET.TEST_SETS=test", "DATASET.EVAL_SETS=val",
-                "TRAIN.BATCH_SIZE=4", "TRAIN.MAX_EPOCHS=3", "TRAIN.CHECKPOINTS_EPOCHS=1", "TRAIN.AMP=none",
-                "TRAIN.LOG_EVERY=2", "TRAIN.OPTIMIZER.LEARNING_RATE=0.01", "TEST.BATCH_SIZE=4", "TEST.NUM_PICTURES=2",
-                f"EXP_DIR={tmp_path / 'run'}", "DEVICE=cpu", "PHASE=train", *overrides,
-            ],
-        )  # fmt: skip
 
-    return build
+def tiny_config(shapes_dir, folder, *overrides):
+    """The configuration of a run in folder/run that takes seconds."""
+    return load_config(
+        None,
+        [
+            "MODEL.SSDS=ssd_lite", "MODEL.NETS=mobilenet_v1_025", "MODEL.IMAGE_SIZE=64", "MODEL.PRECISION=fp32",
+            "DATASET.DATASET=custom", f"DATASET.DATASET_DIR={shapes_dir}", "DATASET.NUM_WORKERS=0",
+            "DATASET.TRAIN_SETS=train", "DATASET.TEST_SETS=test", "DATASET.EVAL_SETS=val",
+            "TRAIN.BATCH_SIZE=4", "TRAIN.MAX_EPOCHS=3", "TRAIN.CHECKPOINTS_EPOCHS=1", "TRAIN.AMP=none",
+            "TRAIN.LOG_EVERY=2", "TRAIN.OPTIMIZER.LEARNING_RATE=0.01", "TEST.BATCH_SIZE=4", "TEST.NUM_PICTURES=2",
+            f"EXP_DIR={folder / 'run'}", "DEVICE=cpu", "PHASE=train", *overrides,
+        ],
+    )  # fmt: skip

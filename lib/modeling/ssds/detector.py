@@ -15,7 +15,8 @@ class SSD(nn.Module):
     backbone(images, state, neck.inserts(), first) -> (features, state); neck(features, state, first) -> (sources,
     state); head(sources) -> (loc, conf); priors [P, 4] as (cx, cy, w, h), in the order of the head's rows, are those of
     images of image_size (height, width).  Images of another size get priors of their own from
-    priors_at(image size, map sizes).
+    priors_at(image size, map sizes).  `pruned` is what a checkpoint says of how it was pruned, empty for the network
+    that its configuration describes (see modeling/pruned.py).
     """
 
     def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, priors: Tensor, image_size, priors_at):
@@ -24,6 +25,7 @@ class SSD(nn.Module):
         self.backbone = backbone
         self.neck = neck
         self.head = head
+        self.pruned: dict = {}
         self.register_buffer("priors", priors, persistent=False)
 
     def forward(self, images: Tensor, state=None, first: Tensor | None = None) -> Predictions:
