@@ -62,10 +62,10 @@ def run_command(body: Callable[[], int]) -> int:
     except FloatingPointError as error:
         return _fail(str(error), 1)
     except (MemoryError, RuntimeError) as error:
-        shortage = _shortage(error)
-        if not shortage:
+        message = shortage(error)
+        if not message:
             raise
-        return _fail(shortage, 1)
+        return _fail(message, 1)
     except Stopped as stop:
         return _fail(str(stop), stop.exit_status)
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def run_command(body: Callable[[], int]) -> int:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
 
 
-def _shortage(error: Exception) -> str:
+def shortage(error: Exception) -> str:
     """What to say of an error that comes from too small a machine; '' for an error of the program."""
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:

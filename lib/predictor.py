@@ -2,22 +2,25 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .config.effective import diff_meanings
 from .config.loader import update_derived
 from .config.schema import INPUT_KEYS, WIRING_KEYS
+from .dataset.image_header import ORIENTATION, refuse_oversized, turn_upright
 from .dataset.transforms import create_transforms, read_image
 from .layers.box import clip_boxes
 from .layers.normalize import Normalize
 from .modeling.asynchronous import AsyncDetector
-from .modeling.folding import fold_norms
+from .modeling.inference import InferenceNetwork, resolve_compile
 from .modeling.model_builder import INTERLEAVED, create_model, create_postprocess
 from .solver import checkpoint as ckpt
 from .structures import Detections
@@ -25,9 +28,16 @@ from .utils.class_names import known_class_names
 from .utils.device import autocast, resolve_precision, select_device
 from .utils.errors import UserError
 from .utils.meters import PartTimer
+from .utils.thresholds import ScoreThreshold
 from .utils.video import Frames
 
 logger = logging.getLogger(__name__)
+
+Threshold = float | Mapping[str, float] | ScoreThreshold
+"""The smallest score: one number, or one by class name."""
+
+MOST_PIXELS = 100_000_000
+"""A batch ends early when its images, unless they are in memory anyway, have so many pixels: 0.3 GB."""
 
 
 class ObjectDetector:
@@ -64,39 +74,42 @@ class ObjectDetector:
         self.batch_size, self.exif = cfg.TEST.BATCH_SIZE, cfg.DATASET.EXIF
         self.dtype = resolve_precision(cfg.MODEL.PRECISION, self.device, training=False)
         self.model = create_model(cfg)
+        ckpt.match_shapes(self.model, content, checkpoint, cfg)
         ckpt.copy_weights(self.model, content, checkpoint, "", self.class_names).require_complete()
         ckpt.check_wiring(content, checkpoint, cfg)
         ckpt.switch_memory(self.model, content, checkpoint, cfg)
-        self.model = fold_norms(self.model).to(self.device, memory_format=torch.channels_last)
         self.transform = create_transforms(cfg, train=False)
-        self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
+        self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS)
+        self.compile_choice = cfg.MODEL.COMPILE
+        self._networks, self._lock = {}, threading.Lock()
         self.postprocess = create_postprocess(cfg)
         self.timer = PartTimer(self.device)
-        self._never_waits = cfg.MODEL.SSDS == INTERLEAVED and cfg.MODEL.RNN.POLICY == "async"
+        self.never_waits = cfg.MODEL.SSDS == INTERLEAVED and cfg.MODEL.RNN.POLICY == "async"
 
-    def predict(self, images, threshold: float = 0.0) -> list[Detections]:
+    def predict(self, images, threshold: Threshold = 0.0) -> list[Detections]:
         """Detections of each image, boxes in its pixels and within it, best first, scores of at least `threshold`
-        (and above POST_PROCESS.SCORE_THRESHOLD).
+        (and above POST_PROCESS.SCORE_THRESHOLD), which may be {class name: score} as in ScoreThreshold.
 
-        `images`: BGR uint8 arrays [H, W, 3] or paths, in a list; one alone is a list of one.
+        `images`: what `read` takes, in a list; one alone is a list of one.
         """
-        if isinstance(images, (str, Path, np.ndarray)):
-            images = [images]
-        return list(self.predict_stream(images, threshold))
+        return list(self.predict_stream([images] if is_one_image(images) else images, threshold))
 
-    def predict_stream(self, images: Iterable, threshold: float = 0.0) -> Iterator[Detections]:
+    def predict_stream(self, images: Iterable, threshold: Threshold = 0.0) -> Iterator[Detections]:
         """The same as a generator over any number of images, of which it holds one batch at a time."""
-        batch = []
+        threshold = ScoreThreshold(threshold, self.class_names)
+        network = self.network_for(len(images) if hasattr(images, "__len__") else 1)
+        batch, num_pixels, held = [], 0, isinstance(images, (list, tuple))
         for image in images:
-            batch.append(_as_array(image, self.exif))
-            if len(batch) == self.batch_size:
-                yield from self._predict_batch(batch, threshold, self.model)[0]
-                batch = []
+            batch.append(self.read(image))
+            num_pixels += 0 if held and batch[-1] is image else batch[-1].size // 3
+            if len(batch) == self.batch_size or num_pixels >= MOST_PIXELS:
+                yield from self._predict_batch(batch, threshold, network)[0]
+                batch, num_pixels = [], 0
         if batch:
-            yield from self._predict_batch(batch, threshold, self.model)[0]
+            yield from self._predict_batch(batch, threshold, network)[0]
 
     def predict_video(
-        self, source, threshold: float = 0.0, live: bool | None = None
+        self, source, threshold: Threshold = 0.0, live: bool | None = None
     ) -> Iterator[tuple[np.ndarray, Detections]]:
         """(frame BGR uint8 [H, W, 3], its detections) for each frame of a video, one at a time, however long it is.
 
@@ -110,58 +123,81 @@ class ObjectDetector:
         >>> for frame, found in detector.predict_video("street.mp4", threshold=0.5):
         ...     print(found.names)
         """
-        with source if isinstance(source, Frames) else self.open_video(source, live) as frames, self._network() as run:
+        threshold = ScoreThreshold(threshold, self.class_names)
+        with source if isinstance(source, Frames) else self.open_video(source, live) as frames:
             state = size = None
-            for frame in frames:
-                if state is not None and frame.shape != size:
-                    was, now = (f"{shape[1]}x{shape[0]}" for shape in (size, frame.shape))
-                    logger.warning(
-                        "%s: frame %d is %s after %s; the state starts anew", frames.name, frames.number, now, was
-                    )
-                    state = None
-                size = frame.shape
-                found, state = self._step(run, frame, state, threshold)
-                yield frame, found
+            with self._video_network(None if frames.live else frames.num_frames or 1) as run:
+                for frame in frames:
+                    if state is not None and frame.shape != size:
+                        was, now = (f"{shape[1]}x{shape[0]}" for shape in (size, frame.shape))
+                        logger.warning(
+                            "%s: frame %d is %s after %s; the state starts anew", frames.name, frames.number, now, was
+                        )
+                        state = None
+                    size = frame.shape
+                    found, state = self._step(run, frame, state, threshold)
+                    yield frame, found
+
+    def read(self, image) -> np.ndarray:
+        """An image as BGR uint8 array [H, W, 3], which may be given as such, as the path of a file, as a Pillow image,
+        or as an RGB uint8 tensor [3, H, W].  UserError for anything else; DATASET.EXIF says how files are turned."""
+        return _as_array(image, self.exif)
 
     def open_video(self, source, live: bool | None = None) -> Frames:
         """The frames of a source of predict_video, with what is known of it: name, fps, number of frames."""
-        return Frames(source, lambda picture: _as_array(picture, self.exif), live)
+        return Frames(source, self.read, live)
+
+    def network_for(self, num_images: int | None) -> InferenceNetwork:
+        """The network as it shall run on so many images (None: nobody knows how many), compiled or not."""
+        mode = resolve_compile(self.compile_choice, num_images, self.device)
+        with self._lock:
+            if mode not in self._networks:
+                self._networks[mode] = InferenceNetwork(self.model, self.normalize, self.device, self.dtype, mode)
+            return self._networks[mode]
 
     @contextmanager
-    def _network(self) -> Iterator[Callable]:
-        """What runs a video's frames: the model, or with the policy async what keeps its large extractor beside
+    def _video_network(self, num_frames: int | None) -> Iterator[Callable]:
+        """What runs a video's frames: the network, or with the policy async what keeps its large extractor beside
         them."""
-        if not self._never_waits:
-            yield self.model
+        network = self.network_for(num_frames)
+        if not self.never_waits:
+            yield network
             return
-        runner = AsyncDetector(self.model, partial(autocast, self.device, self.dtype))
+        precision = partial(autocast, self.device, self.dtype)
+        runner = AsyncDetector(network.model, precision)
+
+        def run(pixels, state):
+            with precision():
+                return runner(network.normalize(pixels.to(self.device)), state)
+
         try:
-            yield runner
+            yield run
         finally:
             runner.close()
 
-    def _step(self, run: Callable, frame: np.ndarray, state, threshold: float):
+    def _step(self, run: Callable, frame: np.ndarray, state, threshold: ScoreThreshold):
         """Detections of the next frame of a video, and the state after it; a state of None begins the video."""
         (found,), state = self._predict_batch([frame], threshold, run, state)
         return found, state
 
-    @torch.inference_mode()
-    def _predict_batch(self, images: list[np.ndarray], threshold: float, run: Callable, state=None):
-        """Detections of a batch, and the recurrent state after it; run(inputs, state) is the model or stands for it."""
+    @torch.no_grad()
+    def _predict_batch(self, images: list[np.ndarray], threshold: ScoreThreshold, run: Callable, state=None):
+        """Detections of a batch, and the recurrent state after it; run(pixels, state) is the network or stands for
+        it."""
         part, count = self.timer.part, len(images)
         with part("preprocess", count):
             stacked = torch.from_numpy(np.stack([self.transform.resize(image) for image in images]))
-            inputs = self.normalize(stacked.to(self.device).permute(0, 3, 1, 2))
-        with part("network", count), autocast(self.device, self.dtype):
-            predictions = run(inputs, state)
+            pixels = stacked.to(self.device).permute(0, 3, 1, 2)
+        with part("network", count):
+            predictions = run(pixels, state)
         with part("postprocess", count):
             sizes = torch.tensor([image.shape[:2] for image in images], device=self.device)
             found = self.postprocess(predictions, sizes)
             found = [self._finish(d, image, threshold) for d, image in zip(found, images, strict=True)]
         return found, predictions.state
 
-    def _finish(self, found: Detections, image: np.ndarray, threshold: float) -> Detections:
-        found = found.select(found.scores >= threshold)
+    def _finish(self, found: Detections, image: np.ndarray, threshold: ScoreThreshold) -> Detections:
+        found = found.select(threshold.mask(found.scores, found.labels))
         boxes = clip_boxes(found.boxes, *image.shape[:2]).cpu()
         return Detections(boxes, found.scores.cpu(), found.labels.cpu(), self.class_names)
 
@@ -175,9 +211,21 @@ def _check_inputs(content: dict, checkpoint, cfg) -> None:
         raise UserError(f"{checkpoint}: was trained with {key} {old}, now it is {new}; give {key} its old value")
 
 
+def is_one_image(images) -> bool:
+    """Whether this is an image by itself, and not several of them."""
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return images.ndim != 4
+    return isinstance(images, (str, Path, Image.Image)) or not isinstance(images, Iterable)
+
+
 def _as_array(image, exif: str) -> np.ndarray:
     if isinstance(image, (str, Path)):
+        refuse_oversized(str(image))
         return read_image(str(image), exif)
+    if isinstance(image, Image.Image):
+        return _from_pillow(image, exif)
+    if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
+        image = np.ascontiguousarray(image.flip(0).permute(1, 2, 0).cpu().numpy())
     if (
         not isinstance(image, np.ndarray)
         or image.dtype != np.uint8
@@ -185,6 +233,21 @@ def _as_array(image, exif: str) -> np.ndarray:
         or image.shape[2] != 3
         or not image.size
     ):
-        given = f"{image.dtype} array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UserError(f"an image must be a path or a BGR uint8 array [H, W, 3], got {given}")
+        is_array = isinstance(image, (np.ndarray, torch.Tensor))
+        kind = "tensor" if isinstance(image, torch.Tensor) else "array"
+        given = f"{image.dtype} {kind} of shape {tuple(image.shape)}" if is_array else type(image).__name__
+        raise UserError(
+            "an image must be a path or a BGR uint8 array [H, W, 3], or else a PIL image or an RGB uint8 tensor "
+            f"[3, H, W], got {given}"
+        )
     return image
+
+
+def _from_pillow(image: Image.Image, exif: str) -> np.ndarray:
+    """A Pillow image as `read_image` gives its file."""
+    if image.mode[0] in "IF":
+        raise UserError(f"a PIL image of mode {image.mode} has no usual range; convert it to 'L' or 'RGB'")
+    orientation = image.getexif().get(ORIENTATION, 1) if exif != "ignore" else 1
+    if orientation != 1 and exif == "fail":
+        raise UserError(f"EXIF says that a PIL image is rotated (orientation {orientation}), and DATASET.EXIF is fail")
+    return turn_upright(np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1]), orientation)

@@ -15,9 +15,25 @@ ALLOWED = {
     "modeling": {"structures", "layers", "config", "utils"},
     "dataset": {"structures", "config", "utils"},
     "evaluation": {"structures", "layers", "utils.errors"},
-    "predictor": {"structures", "config", "utils", "layers", "modeling", "dataset.transforms", "solver.checkpoint"},
+    "predictor": {"structures", "config", "utils", "layers", "modeling", "dataset", "solver.checkpoint"},
+    "api": {"structures", "config", "utils", "predictor", "solver"},
     "solver": {"structures", "config", "utils", "layers", "modeling", "dataset", "evaluation"},
-    "demo_command": {"structures", "config", "utils", "dataset.transforms", "evaluation", "solver", "predictor"},
+    "demo_sources": {"utils"},
+    "demo_output": {"structures", "utils", "evaluation", "demo_sources"},
+    "demo_drawing": {"utils", "solver", "predictor", "demo_sources", "demo_output"},
+    "timing": {"utils", "modeling"},
+    "demo_timing": {"utils", "solver", "predictor", "demo_sources", "demo_drawing", "timing"},
+    "demo_command": {
+        "config",
+        "utils",
+        "dataset",
+        "solver",
+        "predictor",
+        "demo_sources",
+        "demo_output",
+        "demo_drawing",
+        "demo_timing",
+    },
     "commands": {"config", "utils", "solver", "demo_command"},
 }
 ALLOWED["tools"] = set(ALLOWED)
@@ -86,7 +102,7 @@ def test_nothing_prints_below_the_scripts(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(LIB)))
 def test_the_configuration_stops_at_the_builders(path):
     """Below builders, factories and the solver, functions take plain arguments, not the configuration."""
-    readers = ("config", "solver", "tools", "predictor", "commands", "demo_command")
+    readers = ("config", "solver", "tools", "predictor", "api", "commands", "demo_command")
     builders = {"modeling/model_builder.py", "dataset/dataset_factory.py", "dataset/transforms.py"}
     relative = path.relative_to(LIB).as_posix()
     if relative in builders or module_parts(path)[:1] and module_parts(path)[0] in readers:

@@ -43,7 +43,7 @@ allowed or nearest. The lines below are real; `...` stands for a working folder.
 | exit status | meaning |
 |---|---|
 | 0 | done; `warning: ` lines tell what was left out on the way |
-| 1 | the run failed: a loss that is not finite, too little memory, a full disk |
+| 1 | the run failed: a loss that is not finite, too little memory, a full disk, a demo that found nothing to read |
 | 2 | a mistake in what was given; nothing was trained or written over |
 | 130, 143 | stopped by Ctrl-C or SIGTERM; a training has saved itself, and the same command goes on |
 

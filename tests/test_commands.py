@@ -88,7 +88,6 @@ def test_demo_never_overwrites_its_input(trained, image, tmp_path, capsys):
         (["--demo", "nowhere"], "there is no such file or folder"),
         (["--demo", "rtsp://me:secret@host/a", "-t", "image"], "--demo rtsp://me:***@host/a: there is no such file"),
         (["rtsp://me:secret@host/a", "--demo", "{image}"], "rtsp://me:***@host/a"),
-        (["--demo", "{empty}"], "holds no images"),
         (["--demo", "{empty}", "-t", "image"], "is a folder, but -t says image"),
         (["--demo", "{image}", "--checkpoint", "none.pth"], "no such checkpoint"),
         (["--demo", "{image}"], "nothing to test"),

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from lib import demo_command
+from lib import demo_drawing, demo_timing
 from lib.commands import demo
 from lib.config import load_config
 from lib.modeling.model_builder import create_model
 from lib.predictor import ObjectDetector
+from lib.timing import PARTS, WHOLES
 from lib.utils import video
 from lib.utils.errors import UserError
 from tests.detectors import write_detector
@@ -60,8 +61,9 @@ class Counting(nn.Module):
 
 @pytest.fixture
 def counting(detector, monkeypatch):
-    model = Counting(detector.model)
-    monkeypatch.setattr(detector, "model", model)
+    network = detector.network_for(1)
+    model = Counting(network.model)
+    monkeypatch.setattr(network, "model", model)
     return model
 
 
@@ -183,8 +185,8 @@ def interrupt_after(monkeypatch, count: int, number=signal.SIGINT):
             os.kill(os.getpid(), number)
         return original(*arguments)
 
-    original = demo_command.draw_detections
-    monkeypatch.setattr(demo_command, "draw_detections", draw)
+    original = demo_drawing.draw_detections
+    monkeypatch.setattr(demo_drawing, "draw_detections", draw)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -207,7 +209,7 @@ def test_a_failure_leaves_the_older_video(run_demo, tmp_path, monkeypatch):
     def fail(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(demo_command, "draw_note", fail)
+    monkeypatch.setattr(demo_drawing, "draw_note", fail)
     assert run_demo(path) == 1
     assert {entry.name: entry.read_bytes() for entry in (tmp_path / "out").iterdir()} == before
     assert not reading_threads()
@@ -234,15 +236,16 @@ def test_demo_of_a_camera_until_the_keyboard_stops_it(run_demo, tmp_path, monkey
 
 @pytest.mark.parametrize("kind", ["image", "folder", "video"])
 def test_the_time_per_part(run_demo, tmp_path, monkeypatch, capsys, kind):
-    monkeypatch.setattr(demo_command, "MOST_RUNS", 5)
+    monkeypatch.setattr(demo_timing, "MOST_RUNS", 5)
     (tmp_path / "in").mkdir()
     for number in range(3):
         cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), grey_frame(9))
     sources = {"image": tmp_path / "in" / "0.png", "folder": tmp_path / "in"}
     assert run_demo(sources.get(kind) or write_video(tmp_path / "a.mp4", num_frames=4), "-t", "time") == 0
     out = capsys.readouterr().out
-    parts = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if " ms" in line}
-    assert list(parts) == ["preprocess", "network", "postprocess", "together"] and min(parts.values()) > 0
-    assert sum(parts.values()) == pytest.approx(2 * parts["together"], abs=0.05)
+    rows = {line[:18].strip(): line[18:].split() for line in out.split("---\n")[1].splitlines()[:6]}
+    means = {name: float(row[0]) for name, row in rows.items()}
+    assert list(means) == [*PARTS.values(), *WHOLES.values()] and min(means.values()) > 0
+    assert sum(means[name] for name in PARTS.values()) == pytest.approx(means["end to end"], abs=0.05)
     runs = {"image": "5 runs of 0.png", "folder": "3 runs of ", "video": "4 frames of "}[kind]
-    assert runs in out and "fps" in out and not (tmp_path / "out").exists()
+    assert runs in out and "fp32, not compiled" in out and "IoU 0.6" in out and not (tmp_path / "out").exists()

@@ -136,6 +136,13 @@ MODEL = {
         "Arithmetic of inference: auto picks by device (half precision on a GPU, bf16 on a CPU with AMX, else fp32).",
         ("auto", "fp32", "bf16", "fp16"),
     ),
+    "COMPILE": Key(
+        "auto",
+        "choice",
+        "Whether torch.compile makes the network of inference faster, after about a minute: auto does for endless "
+        "streams, benchmarks and 2000 images or more, max also tries out which kernels are fastest.",
+        ("auto", "none", "default", "max"),
+    ),
     "HALF_PRECISION": Key(
         True, "bool", "The reference family's form of PRECISION: false asks for fp32, true leaves PRECISION as it is."
     ),
@@ -204,7 +211,12 @@ MODEL = {
             "it is free, and is fixed in the phases.",
             ("fixed", "adaptive", "random", "large", "small", "async"),
         ),
-        "TRAIN_POLICY": Key("random", "choice", "The same for training.", ("fixed", "random", "large", "small")),
+        "TRAIN_POLICY": Key(
+            "random",
+            "choice",
+            "The same for training; on stills fixed is random, too.",
+            ("fixed", "random", "large", "small"),
+        ),
         "INTERVAL": Key(9, "int", "Frames of SMALL_NETS after each of NETS.", minimum=0),
         "ADAPT_THRESHOLD": Key(
             0.5,

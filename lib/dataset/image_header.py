@@ -1,6 +1,7 @@
 """What an image file tells without being decoded: its size, its EXIF orientation, and whether its end is there."""
 
 import os
+import threading
 import warnings
 from io import BytesIO
 from typing import NamedTuple
@@ -22,6 +23,9 @@ MAX_PIXELS = 178_956_970
 ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
+
+QUIET = threading.Lock()
+"""Held while warnings are switched off, which is so for all threads."""
 
 TAIL = 4096
 """Bytes in which the end of an image is looked for first; some cameras write more behind it."""
@@ -65,10 +69,20 @@ def read_facts(path: str) -> ImageFacts:
 
 def read_orientation(data: bytes) -> int:
     """The EXIF orientation, 1 to 8, of an image file's content; 1 where it says nothing, or OpenCV obeys by itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = _ask_pillow(BytesIO(data))
+    found = _ask_quietly(BytesIO(data))
     return found[3] if found and found[0] != "TIFF" else 1
+
+
+def refuse_oversized(path: str) -> None:
+    """UnreadableImage for an image file whose header says more than MAX_PIXELS; what has none, or one that Pillow does
+    not read, passes."""
+    try:
+        with open(path, "rb") as file:
+            found = _ask_quietly(file)
+    except (OSError, ValueError):
+        return
+    if found and found[1] * found[2] > MAX_PIXELS:
+        raise UnreadableImage(f"{path}: its header says more than {MAX_PIXELS:,} pixels; make it smaller")
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -104,6 +118,12 @@ def _look_at(file, path: str, num_bytes: int) -> ImageFacts:
     if kind == "PNG" and not _occurs(b"IEND", file, 8, num_bytes):
         return ImageFacts(height, width, orientation, "truncated_image", "the PNG file has no IEND")
     return ImageFacts(height, width, orientation)
+
+
+def _ask_quietly(file) -> tuple[str, int, int, int] | None:
+    with QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _ask_pillow(file)
 
 
 def _ask_pillow(file) -> tuple[str, int, int, int] | None:

@@ -59,8 +59,12 @@ class ResultsWriter:
 
     Used as a context manager: `with ResultsWriter(path) as writer: writer.add(detections, targets)`.  The file appears
     under its name at the end of the block; after an exception nothing is left behind and an older file stays.
-    to_entries: what makes the entries of some images.
+    to_entries: what makes the entries of some images.  A file of another form is a subclass with other text before,
+    between and behind the entries, and another `encode`.
     """
+
+    opening, first, between, closing = "[", "\n", ",\n", "\n]\n"
+    encode = staticmethod(_encode)
 
     def __init__(self, path, to_entries=to_results):
         self.path, self._to_entries = Path(path), to_entries
@@ -73,19 +77,19 @@ class ResultsWriter:
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         # File names that are not text hold lone surrogates; a backslash and their number is how JSON spells them.
         self._file = self._temporary.open("w", encoding="utf-8", errors="backslashreplace")
-        self._file.write("[")
+        self._file.write(self.opening)
         return self
 
     def add(self, detections: list[Detections], targets: list[Target]) -> None:
         """Append the detections of some images (boxes in pixels) under the image_id of their targets."""
         for entry in self._to_entries(detections, targets):
-            self._file.write(("\n" if self.num_entries == 0 else ",\n") + _encode(entry))
+            self._file.write((self.between if self.num_entries else self.first) + self.encode(entry))
             self.num_entries += 1
 
     def __exit__(self, kind, value, traceback) -> None:
         try:
             with self._file:
-                self._file.write("\n]\n")
+                self._file.write(self.closing)
             if kind is None:
                 os.replace(self._temporary, self.path)
         finally:

@@ -50,7 +50,7 @@ def build_cells(image_size, map_sizes, aspect_ratios, sizes) -> list[list[tuple[
     """(width, height) of the priors of one cell of each level, as parts of the image; arguments as `build_priors`."""
     scales = level_scales(sizes, map_sizes, image_size)
     return [
-        list(itertools.chain.from_iterable(_ratio_boxes(scale, next_scale, ratio) for ratio in ratios))
+        list(itertools.chain.from_iterable(ratio_boxes(scale, next_scale, ratio) for ratio in ratios))
         for (scale, next_scale), ratios in zip(scales, aspect_ratios, strict=True)
     ]
 
@@ -80,7 +80,8 @@ def _pair(value, image_size) -> tuple[float, float]:
     return value[0] / image_size[0], value[1] / image_size[1]
 
 
-def _ratio_boxes(scale: float, next_scale: float, ratio) -> list[tuple[float, float]]:
+def ratio_boxes(scale: float, next_scale: float, ratio) -> list[tuple[float, float]]:
+    """(width, height) of the boxes of one entry of a level's aspect ratios; of ratio 1 the larger square is second."""
     if isinstance(ratio, (list, tuple)):
         return [(scale * ratio[0], scale * ratio[1])]
     if ratio == 1:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..modeling.inference import InferenceNetwork
 from ..structures import Batch, Detections
-from ..utils.device import autocast
 from ..utils.meters import LossMeter, StopWatch
 from ..utils.state import keep_rows
 from .task import state_for
@@ -31,33 +31,33 @@ class Speed(NamedTuple):
 class Evaluator:
     """Everything about evaluation that does not change between runs over a data set.
 
-    `normalize` turns uint8 images into network input, `postprocess` predictions into detections; the network runs in
-    `dtype` (None: fp32) on `device`.
+    `postprocess` turns predictions into detections.
     """
 
-    def __init__(self, normalize: nn.Module, postprocess, device: torch.device, dtype=None):
-        self.normalize = normalize
+    def __init__(self, postprocess, device: torch.device):
         self.postprocess = postprocess
         self.device = device
-        self.dtype = dtype
 
     @torch.no_grad()
-    def run(self, model: nn.Module, loader, consume: Consumer, title: str, criterion=None):
-        """Give `consume` the detections of every batch; returns (Speed, mean losses, empty without criterion)."""
-        losses, network, total = LossMeter(), StopWatch(self.device), StopWatch(self.device)
-        with evaluating(model), tqdm(total=len(loader.records), desc=title, unit="img", disable=None) as bar:
+    def run(self, network: InferenceNetwork, loader, consume: Consumer, title: str, criterion=None):
+        """Give `consume` the detections of every batch; returns (Speed, mean losses, empty without criterion).
+        Compiling is not counted in the speed."""
+        losses, clock, total = LossMeter(), StopWatch(self.device), StopWatch(self.device)
+        with repeatable_draws(), tqdm(total=len(loader.records), desc=title, unit="img", disable=None) as bar:
             total.start()
             state = None
             for clip in loader:
                 for batch in clip:
                     batch_size = len(batch.images)
-                    images = self.normalize(batch.images.to(self.device, non_blocking=True))
-                    first = batch.first[None].to(self.device) if model.is_recurrent else None
-                    network.start()
+                    first = batch.first[None].to(self.device) if network.is_recurrent else None
                     state = keep_rows(state_for([batch], state), batch_size)
-                    with autocast(self.device, self.dtype):
-                        predictions = model(images, state, first)
-                    network.stop(batch_size)
+                    total.stop(0)
+                    network.warm_up(batch.images, state, first)
+                    total.start()
+                    pixels = batch.images.to(self.device, non_blocking=True)
+                    clock.start()
+                    predictions = network(pixels, state, first)
+                    clock.stop(batch_size)
                     state = predictions.state
                     if criterion is not None:
                         losses.add(criterion(predictions, batch.targets))
@@ -66,18 +66,25 @@ class Evaluator:
                     total.stop(batch_size)
                     total.start()
                     bar.update(batch_size)
-        return Speed(network.rate, total.rate), losses.pop()
+        return Speed(clock.rate, total.rate), losses.pop()
+
+
+@contextmanager
+def repeatable_draws():
+    """What the CPU draws inside, such as the extractors of a random policy, is the same every time, and training does
+    not notice."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 @contextmanager
 def evaluating(model: nn.Module):
-    """The model in eval mode, and afterwards every part of it in the mode it was in.  What the CPU draws inside, such
-    as the extractors of a random policy, is the same every time, and training does not notice."""
+    """The model in eval mode with repeatable draws, and afterwards every part of it in the mode it was in."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with repeatable_draws():
             yield model
     finally:
         for module, mode in modes.items():

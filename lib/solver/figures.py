@@ -50,7 +50,7 @@ def pr_figure(curves: dict[str, tuple], class_names=None, title: str = "Precisio
         label = class_names.index(name) + 1
         style = ("-", "--", "-.", ":")[(label - 1) % 4]
         shown = f" {plot_text(name, label)} (area {areas[name]:.2f})"
-        axes.plot(recall, precision, style, color=_plot_color(label), linewidth=2, label=shown)
+        axes.plot(recall, precision, style, color=plot_color(label), linewidth=2, label=shown)
     if named:
         axes.legend(
             loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, prop={"family": plot_fonts(), "size": 9}
@@ -72,7 +72,7 @@ def ap_figure(per_class: dict[str, float], mean_ap: float, class_names=None, tit
     for row, name in enumerate(names):
         value = per_class[name]
         known = math.isfinite(value)
-        axes.barh(row, value if known else 0, 0.7, color=_plot_color(class_names.index(name) + 1))
+        axes.barh(row, value if known else 0, 0.7, color=plot_color(class_names.index(name) + 1))
         inside = known and value > 0.85
         axes.annotate(
             f"{value:.3f}" if known else "no objects", (value if known else 0, row), (-4 if inside else 4, 0),
@@ -127,7 +127,7 @@ def error_figure(costs: dict[str, tuple[int, float]], average_precision: float):
     most = max(max(known.values()), 0.01)
     axes = figure.add_subplot(xlim=(0, most * 1.3), xlabel="gain in AP50 when errors of this kind alone are mended")
     axes.set_title(f"What errors cost at IoU 0.5: AP50 is {average_precision:.3f}", loc="left")
-    axes.barh(range(len(costs)), list(known.values()), 0.7, color=_plot_color(1))
+    axes.barh(range(len(costs)), list(known.values()), 0.7, color=plot_color(1))
     for row, (kind, (number, _)) in enumerate(costs.items()):
         axes.annotate(
             f"{known[kind]:+.3f}  ({number} errors)", (max(known[kind], 0), row), (4, 0),
@@ -141,7 +141,7 @@ def error_figure(costs: dict[str, tuple[int, float]], average_precision: float):
     return figure
 
 
-def _plot_color(label: int) -> tuple[float, float, float]:
+def plot_color(label: int) -> tuple[float, float, float]:
     """The colour of a class for a white page: light ones are darkened."""
     blue, green, red = (value / 255 for value in class_color(label))
     factor = min(1.0, 0.72 / (0.3 * red + 0.59 * green + 0.11 * blue + 1e-6))

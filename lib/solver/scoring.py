@@ -13,7 +13,7 @@ from torch import nn
 from ..dataset.dataset_factory import create_loader
 from ..dataset.transforms import create_transforms
 from ..evaluation import COCO_FIGURES, ERRORS, Protocols, ResultsWriter, to_coco_results
-from ..modeling.folding import fold_norms
+from ..modeling.inference import InferenceNetwork, resolve_compile
 from ..modeling.model_builder import create_criterion, create_postprocess
 from ..structures import Detections
 from ..utils.device import resolve_precision
@@ -48,8 +48,8 @@ class Scorer:
         self.class_names = list(class_names)
         self.writer = writer
         self.loaders = {}
-        precision = resolve_precision(cfg.MODEL.PRECISION, device, training=False)
-        self.evaluator = Evaluator(normalize, create_postprocess(cfg), device, precision)
+        self.normalize, self.device = normalize, device
+        self.evaluator = Evaluator(create_postprocess(cfg), device)
         self.eval_transform = create_transforms(cfg, train=False)
         for phase in {"eval", "test"} & set(records):
             choose_headline(cfg, records[phase])  # a mistake is told before the training, not after
@@ -57,9 +57,9 @@ class Scorer:
     def score(self, model: nn.Module, phase: str, step: int, epoch: int | None = None) -> dict:
         """mAP (of the protocol that TEST.METRIC chooses), AP per class, mean losses and speed of the model as it is;
         after an `epoch` of training also the next pictures of the film strip."""
-        model = fold_norms(model)
+        network = self.network(model)
         metrics, gallery = create_protocols(self.cfg, self.records[phase], whole=False), self._gallery(phase)
-        figures = self._run(model, phase, step, metrics, [gallery.take], create_criterion(self.cfg))
+        figures = self._run(network, phase, step, metrics, [gallery.take], create_criterion(self.cfg))
         gallery.write(self.writer, f"{phase.title()} images", step)
         if epoch is not None:
             FilmStrip(self.exp_dir).add(gallery.strip(), epoch, figures["mAP"])
@@ -71,21 +71,21 @@ class Scorer:
 
         `suffix` goes into the names of the files, `about` into the results.
         """
-        model = fold_norms(model)
+        network = self.network(model, len(self.records[phase]))
         metrics, gallery = create_protocols(self.cfg, self.records[phase]), self._gallery(phase)
         detections, pictures = self.exp_dir / f"detections{suffix}.json", self.exp_dir / f"pictures{suffix}"
         keeper = OutcomeKeeper(self.records[phase], self.class_names, self.cfg.TEST.PICTURE_THRESHOLD)
         with ResultsWriter(detections) as results, self._coco_results(self.records[phase], suffix) as more:
-            figures = self._run(model, phase, step, metrics, [gallery.take, keeper.take, results.add, *more])
+            figures = self._run(network, phase, step, metrics, [gallery.take, keeper.take, results.add, *more])
         gallery.write(self.writer, f"{phase.title()} images", step, pictures)
         left_out = self._loader(phase).num_left_out
         about = about | ({"images_left_out": left_out} if left_out else {})
         plots = self._write_plots(metrics, figures, step, suffix)
         records = self.records[phase]
         logger.info(
-            "%s\nspeed: %.1f images/s network alone, %.1f end to end; detections: %s; pictures: %s; worst and best "
-            "images: %s",
-            metrics.tables(figures), figures["fps_network"], figures["fps_end_to_end"],
+            "%s\nspeed: %.1f images/s network alone, %.1f end to end (%s); detections: %s; pictures: %s; worst and "
+            "best images: %s",
+            metrics.tables(figures), figures["fps_network"], figures["fps_end_to_end"], network.describe(),
             detections, pictures, self.exp_dir / f"gallery{suffix}.html",
         )  # fmt: skip
         if records.is_video:
@@ -94,7 +94,7 @@ class Scorer:
                 "they are seen, and %.1f of 100 pairs of frames change between seen and unseen",
                 100 * figures["seen"], self.cfg.TEST.PICTURE_THRESHOLD, 100 * figures["gaps"], figures["flicker"],
             )  # fmt: skip
-            speed = measure_streaming(model, records, self.eval_transform, self.evaluator)
+            speed = measure_streaming(network, records, self.eval_transform, self.evaluator)
             self.writer.scalars({f"Test streaming/{name}": value for name, value in speed.items()}, step)
             figures |= {f"streaming_{name}": value for name, value in speed.items()}
         texts = {"confusion": metrics.confusion_counts(), "legend": metrics.legend(figures)}
@@ -102,7 +102,15 @@ class Scorer:
         self._write_page(keeper, metrics, about | figures, plots, suffix)
         return figures
 
-    def _run(self, model, phase: str, step: int, metrics: Protocols, takers: list, criterion=None) -> dict:
+    def network(self, model: nn.Module, num_images: int = 0) -> InferenceNetwork:
+        """The model as it is now, ready to run on so many images."""
+        dtype = resolve_precision(self.cfg.MODEL.PRECISION, self.device, training=False)
+        mode = resolve_compile(self.cfg.MODEL.COMPILE, num_images, self.device) if num_images else "none"
+        return InferenceNetwork(model, self.normalize, self.device, dtype, mode)
+
+    def _run(
+        self, network: InferenceNetwork, phase: str, step: int, metrics: Protocols, takers: list, criterion=None
+    ) -> dict:
         """Feed the detections of a phase to the metrics and to `takers`, functions of detections and targets, and log
         the figures."""
         names, tag = self.class_names, phase.title()
@@ -113,7 +121,7 @@ class Scorer:
             for take in takers:
                 take(found, batch.targets)
 
-        speed, losses = self.evaluator.run(model, self._loader(phase), consume, phase, criterion)
+        speed, losses = self.evaluator.run(network, self._loader(phase), consume, phase, criterion)
         scores = metrics.compute()
         figures = {name: scores[name] for name in metrics.headline_keys()} | losses
         figures |= {"fps_network": speed.network, "fps_end_to_end": speed.end_to_end}

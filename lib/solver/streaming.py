@@ -3,11 +3,10 @@
 import logging
 
 import torch
-from torch import nn
 
-from ..utils.device import autocast
+from ..modeling.inference import InferenceNetwork
 from ..utils.meters import PartTimer
-from .evaluate import Evaluator, evaluating
+from .evaluate import Evaluator, repeatable_draws
 
 logger = logging.getLogger(__name__)
 
@@ -16,20 +15,21 @@ MAX_FRAMES = 300
 
 
 @torch.no_grad()
-def measure_streaming(model: nn.Module, records, transform, evaluator: Evaluator) -> dict[str, float]:
+def measure_streaming(network: InferenceNetwork, records, transform, evaluator: Evaluator) -> dict[str, float]:
     """Run the first frames of the first videos one at a time, with state; {"fps", and milliseconds a frame: "read",
-    "prepare", "backbone", "neck" (with the memory), "head", "postprocess"}, and log them.
+    "prepare", "normalize", "backbone", "neck" (with the memory), "head", "postprocess"}, and log them; a compiled
+    network is one part, "network".
 
     fps is that of everything but reading the file, which a camera does not.
     """
     timer, state, video = PartTimer(evaluator.device, enabled=True), None, -1
     count = min(len(records), MAX_FRAMES)
-    with evaluating(model):
+    with repeatable_draws():
         for index in range(count):
             if index == WARM_UP_FRAMES:
                 timer.parts.clear()
             before, video = video, records.video_of([index])[0]
-            state = _step(model, records, index, transform, evaluator, timer, state if video == before else None)
+            state = _step(network, records, index, transform, evaluator, timer, state if video == before else None)
     frames = max(watch.events for watch in timer.parts.values())
     parts = {name: 1000 * watch.seconds / frames for name, watch in timer.parts.items()}
     fps = 1000 / sum(time for name, time in parts.items() if name != "read")
@@ -40,16 +40,14 @@ def measure_streaming(model: nn.Module, records, transform, evaluator: Evaluator
     return {"fps": fps, **{f"ms_{name}": time for name, time in parts.items()}}
 
 
-def _step(model: nn.Module, records, index: int, transform, evaluator: Evaluator, timer: PartTimer, state):
+def _step(network: InferenceNetwork, records, index: int, transform, evaluator: Evaluator, timer: PartTimer, state):
     """One frame through all parts of the detector; returns the state after it."""
     with timer.part("read"):
         image = records.read(index)
     with timer.part("prepare"):
         pixels = torch.from_numpy(transform.resize(image)).to(evaluator.device).permute(2, 0, 1)[None]
-        images = evaluator.normalize(pixels)
         sizes = torch.tensor([image.shape[:2]], device=evaluator.device)
-    with autocast(evaluator.device, evaluator.dtype):
-        predictions = model.run_in_parts(images, state, timer.part)
+    predictions = network.run_in_parts(pixels, state, timer.part)
     with timer.part("postprocess"):
         evaluator.postprocess(predictions, sizes)
     return predictions.state

@@ -119,20 +119,30 @@ def _place(path) -> tuple[Path, str]:
     return given.resolve().parent, match[1]
 
 
-def _names(places: list[tuple[Path, str]]) -> list[str]:
-    """The last parts of each folder, as many as tell the runs apart, and the epoch where one was chosen."""
-    deepest = max(len(folder.parts) for folder, _ in places)
+def unique_names(paths: list[Path]) -> list[str]:
+    """The last parts of each path, as many as tell them all apart."""
+    deepest = max(len(path.parts) for path in paths)
     for depth in range(1, deepest + 1):
-        names = ["/".join(folder.parts[-depth:]) + suffix.replace("_epoch_", " epoch ") for folder, suffix in places]
+        names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             break
     return names
 
 
+def _names(places: list[tuple[Path, str]]) -> list[str]:
+    """A name for each place, with the epoch where one was chosen."""
+    return unique_names([named_epoch(folder, suffix) for folder, suffix in places])
+
+
+def named_epoch(folder: Path, suffix: str) -> Path:
+    """The folder of a run with the suffix of one of its results files, in words, in its name."""
+    return folder.with_name(folder.name + suffix.replace("_epoch_", " epoch "))
+
+
 def _read_run(name: str, folder: Path, suffix: str, overrides, first: Run | None) -> Run:
     config_file = folder / "config.yml"
     _require(folder, suffix, config_file, folder / f"detections{suffix}.json")
-    results = _read_results(folder / f"results{suffix}.json")
+    results = read_results(folder / f"results{suffix}.json")
     names = results["class_names"]
     if first is not None and sorted(names) != sorted(first.class_names):
         raise UserError(
@@ -181,7 +191,8 @@ def _require(folder: Path, suffix: str, *files: Path) -> None:
     raise UserError(f"{folder}: not a tested run, without {', '.join(missing)}; {cure}")
 
 
-def _read_results(path: Path) -> dict:
+def read_results(path: Path) -> dict:
+    """The content of a results.json with at least its class names and mAP; UserError for anything else."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         names, score = results["class_names"], results["mAP"]

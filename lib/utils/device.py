@@ -33,14 +33,43 @@ def _usable_devices() -> str:
     return ", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
 
 
+def device_name(device: torch.device) -> str:
+    """What the maker calls the device; of a CPU with the number of threads that torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return str(device)
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def cpu_name() -> str:
+    """What the maker calls the processor."""
+    return _cpu_fact("model name") or platform.processor() or platform.machine() or "CPU"
+
+
+def int8_instructions() -> tuple[str, ...]:
+    """The instructions of this processor, as Linux names them, that multiply int8 faster than fp32; () where it has
+    none, or nobody knows."""
+    known = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
+    flags = (_cpu_fact("flags") or _cpu_fact("Features")).split()
+    return tuple(name for name in known if name in flags)
+
+
 @cache
 def cpu_multiplies_bf16() -> bool:
     """Whether this processor has bf16 multiplication (AVX-512 BF16 or AMX), without which bf16 is slower than fp32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if platform.machine() not in ("x86_64", "AMD64") or not cpuinfo.exists():
+    if platform.machine() not in ("x86_64", "AMD64"):
         return False
-    flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "").split()
+    flags = _cpu_fact("flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@cache
+def _cpu_fact(name: str) -> str:
+    """A line of /proc/cpuinfo about the first core; '' where there is none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def resolve_precision(name: str, device: torch.device, training: bool) -> torch.dtype | None:

@@ -31,6 +31,10 @@ PATIENCE = 2.0  # seconds for which a read that does not return may delay `close
 CODECS = ((".mp4", "mp4v"), (".avi", "MJPG"))
 
 
+class UnreadableSource(UserError):
+    """A video, stream, camera or folder that cannot be opened, or that holds no picture."""
+
+
 def quiet_video_libraries() -> None:
     """Leave what there is to say of bad videos to the messages here: FFmpeg writes a line for each damaged packet.
 
@@ -41,12 +45,14 @@ def quiet_video_libraries() -> None:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The images of a folder; UserError where there are none."""
+    """The images of a folder; UnreadableSource where there are none."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         names = sorted(path.name for path in folder.iterdir())
         holds = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "nothing"
-        raise UserError(f"{folder}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) but {holds}")
+        raise UnreadableSource(
+            f"{folder}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) but {holds}"
+        )
     return paths
 
 
@@ -60,9 +66,9 @@ class Frames:
     gives the newest one, and drops those that nobody took in time.  `until` is asked before each frame, and while one
     is waited for, whether to end here.
 
-    Frames that cannot be read are left out with a warning; UserError for a source that cannot be opened or that holds
-    no frame.  name (without a password), fps (None where unknown), num_frames (as announced, None where unknown) and
-    live describe the source; number is that of the frame last given, from 0, counted with those that were left out;
+    Frames that cannot be read are left out with a warning; UnreadableSource for a source that cannot be opened or that
+    holds no frame.  name (without a password), fps (None where unknown), num_frames (as announced, None where unknown)
+    and live describe the source; number is that of the frame last given, from 0, counted with those that were left out;
     dropped counts.
     """
 
@@ -107,7 +113,7 @@ class Frames:
             stopped = self._ended()
             self.close()
             if self.number < 0 and not stopped:
-                raise UserError(f"{self.name}: holds no frame that can be read")
+                raise UnreadableSource(f"{self.name}: holds no frame that can be read")
             raise StopIteration
         self.number, frame = item
         return frame
@@ -138,9 +144,9 @@ class Frames:
         if not capture.isOpened():
             capture.release()
             if isinstance(source, Integral):
-                raise UserError(f"{self.name}: cannot be opened; is it connected, and used by no other program?")
+                raise UnreadableSource(f"{self.name}: cannot be opened; is it connected, and used by no other program?")
             what = "address" if "://" in str(source) else "file: it is no video, damaged, or of a format unknown to it"
-            raise UserError(f"{self.name}: OpenCV cannot open this {what}")
+            raise UnreadableSource(f"{self.name}: OpenCV cannot open this {what}")
         fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else None
         self.num_frames = int(count) if math.isfinite(count) and 0 < count < 1e9 else None
@@ -193,12 +199,12 @@ def _numerical(path: Path) -> list:
 def _check_file(path: Path) -> None:
     """UserError for what cannot be a video file."""
     if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder")
+        raise UnreadableSource(f"{path}: there is no such file or folder")
     # OpenCV would look for the other images of a numbered series.
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"{path}: is an image; a video is a file of a video format, or the folder of its frames")
     if path.is_file() and not path.stat().st_size:
-        raise UserError(f"{path}: the file is empty")
+        raise UnreadableSource(f"{path}: the file is empty")
 
 
 def _read_pictures(pictures: Iterable, read: Callable) -> Iterator[tuple[int, np.ndarray]]:

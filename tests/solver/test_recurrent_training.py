@@ -296,7 +296,7 @@ def found_by(solver) -> dict:
         found.update({target.image_id: d for target, d in zip(batch.targets, detections, strict=True)})
 
     loader = create_loader(solver.cfg, "test", solver.records["test"])
-    solver.scorer.evaluator.run(solver.model, loader, consume, "test")
+    solver.scorer.evaluator.run(solver.scorer.network(solver.model), loader, consume, "test")
     return found
 
 
@@ -407,7 +407,9 @@ def test_stills_are_frames_of_their_own_in_batches_of_any_size(videos):
         found, ends = [], np.cumsum(sizes).tolist()
         spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         loader = Loader([Batch(images[span], targets[span])] for span in spans)
-        solver.scorer.evaluator.run(solver.model, loader, lambda detections, _: found.extend(detections), "test")
+        solver.scorer.evaluator.run(
+            solver.scorer.network(solver.model), loader, lambda detections, _: found.extend(detections), "test"
+        )
         return dict(enumerate(found))
 
     assert not differences(run(3, 4), run(*[1] * 7))

@@ -105,4 +105,4 @@ def _last_convolution(layer: nn.Module) -> nn.Conv2d:
 
 def _rows(x: Tensor, width: int) -> Tensor:
     """[B, boxes * width, H, W] -> [B, H * W * boxes, width]."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, width)
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width)
