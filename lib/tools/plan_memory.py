@@ -73,7 +73,9 @@ def training_share(rnn, stage: StageFacts) -> float:
     shares = {"large": 1.0, "small": 0.0, "random": 0.5}
     if rnn.TRAIN_POLICY in shares:
         return shares[rnn.TRAIN_POLICY]
-    return math.ceil(stage.frames / (rnn.INTERVAL + 1)) / stage.frames  # of stills all
+    if not stage.clips and rnn.INTERVAL > 0:
+        return shares["random"]
+    return math.ceil(stage.frames / (rnn.INTERVAL + 1)) / stage.frames
 
 
 def inference_memory(cfg, model: SSD, cells: list[CellFacts]) -> Memory:

@@ -37,6 +37,8 @@ PARAMETERS = {
     "slim_mobilenet_v2_035_stride8": 258_784,
     "slim_mobilenet_v2_035_stride16": 258_784,
     "resnet_18": 2_782_784,
+    "resnet_18_stride8": 2_782_784,
+    "resnet_18_stage1": 157_504,
     "resnet_34": 8_170_304,
     "resnet_50": 8_543_296,
     "resnet_101": 27_535_424,

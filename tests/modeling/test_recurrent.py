@@ -204,6 +204,23 @@ def test_only_the_chosen_extractor_runs_and_the_pattern_goes_on():
 
 
 @torch.no_grad()
+def test_single_frames_train_both_extractors_where_they_take_turns_later():
+    model, counts = build(INTERLEAVED).train(), {}
+    model.switch_memory(False)
+    hooks = [
+        model.backbone.layers[0].register_forward_hook(lambda _, given, __: counts.update(large=len(given[0]))),
+        model.backbone.small.register_forward_hook(lambda _, given, __: counts.update(small=len(given[0]))),
+    ]
+    for interval, expected in ((9, {"large", "small"}), (0, {"large"})):
+        counts.clear()
+        model.backbone.training_policy = Policy("fixed", interval)
+        model(torch.rand(16, 3, 64, 64, dtype=torch.double))
+        assert set(counts) == expected and sum(counts.values()) == 16
+    for hook in hooks:
+        hook.remove()
+
+
+@torch.no_grad()
 def test_light_frames_leave_the_carried_memory_untouched():
     model, clip = build(INTERLEAVED), video(3, rows=2)
     _, heavy = stream(model, clip[:1])

@@ -102,7 +102,8 @@ class InterleavedBackbone(Backbone):
         """(bool [T * B], state) for the frames of a clip; rows bool [T, B] marks the beginnings."""
         if not self.memory_on:  # frames without a past, of which in training each extractor must learn something
             chosen = policy.choose(torch.zeros_like(rows.flatten(), dtype=torch.int64), state["drift"])
-            by_chance = policy.kind == "random" or (self.training and policy.kind == "fixed")
+            takes_turns = policy.kind == "fixed" and policy.interval > 0
+            by_chance = policy.kind == "random" or (self.training and takes_turns)
             return heads_or_tails(chosen) if by_chance else chosen, state
         if policy.kind == "adaptive" and len(rows) > 1:
             raise ValueError("the adaptive policy decides from frame to frame, not for a whole clip")
