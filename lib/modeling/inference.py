@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import torch
+import torch._inductor.config as inductor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 COMPILE_WORTH = 2000
 """Images from which on compiling, about a minute on a CPU, is won back."""
-OPTIONS = {"default": {}, "max": {"max_autotune": True}}
+OPTIONS = {"default": None, "max": {"max_autotune": True}}
 """Of torch.compile, by mode."""
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
@@ -152,8 +153,10 @@ class InferenceNetwork:
         return self._compiled[name]
 
     def _compile(self, function: Callable) -> Callable:
-        # Freezing takes the weights, which stay as they are, for constants and lays them out for the processor.
-        return torch.compile(function, dynamic=False, options={"freezing": True, **OPTIONS[self.compile_mode]})
+        # Freezing takes the weights, which stay as they are, for constants and lays them out for the processor.  As one
+        # of the options it comes too late to work; for the whole process it touches nothing that has gradients.
+        inductor.freezing = True
+        return torch.compile(function, dynamic=False, options=OPTIONS[self.compile_mode])
 
     def _compile_pieces(self) -> None:
         """Compile what lies on both sides of the choice between two extractors, which is made anew for every frame."""
