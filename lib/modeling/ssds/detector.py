@@ -87,7 +87,7 @@ class _Sources(nn.Module):
 def source_map_sizes(backbone: nn.Module, neck: nn.Module, image_size) -> list[tuple[int, int]]:
     """(rows, columns) of every level for images of (height, width), found by a run on shapes alone."""
     module = _Sources(backbone, neck)
-    training = module.training
+    training = backbone.training
     module.eval()  # no statistics of this run may enter the batch norms
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
