@@ -134,6 +134,7 @@ class Detector:
         threads, providers = self._options
         options = self._runtime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the processor to others
         if threads:
             options.intra_op_num_threads = threads
         try:

@@ -28,7 +28,7 @@ class Limits:
     box: float = 0.02
     score: float = 5e-5
     map: float = 1e-3
-    borderline: float = 0.01
+    borderline: float = 0.03
 
 
 @dataclass

@@ -44,8 +44,8 @@ def load(folder: Path, *words: str) -> Source:
 
 
 def _give_usual_sizes(model: nn.Module) -> None:
-    """Give every convolution, one after the other as they run, outputs with a mean square of about 1; then the logits
-    one of 4, and the offsets one of 1."""
+    """Give every convolution, one after the other as they run, outputs with a mean square of about 1, and then the
+    offsets and the logits as a whole."""
 
     def rescale(layer: nn.Conv2d, inputs, output):
         factor = 1 / float(output.square().mean().sqrt().clamp(min=1e-20))
@@ -59,13 +59,12 @@ def _give_usual_sizes(model: nn.Module) -> None:
         for hook in hooks:
             hook.remove()
         outputs = model(images)
-        head = model.head
-        for layers, value, size in (
-            (head.loc_predictors(), outputs.loc, 1),
-            (head.conf_predictors(), outputs.conf, 2),
+        for layers, value in (
+            (model.head.loc_predictors(), outputs.loc),
+            (model.head.conf_predictors(), outputs.conf),
         ):
             for layer in layers:
-                layer.weight.mul_(size / value.square().mean().sqrt())
+                layer.weight.div_(value.square().mean().sqrt())
 
 
 def damage(path: Path, folder: Path, change) -> Path:
