@@ -189,13 +189,15 @@ def draw(image: np.ndarray, found: Found) -> np.ndarray:
     image, scale = image.copy(), max(image.shape[:2]) / 1000
     thick = max(1, round(2 * scale))
     for box, score, label, name in zip(found.boxes, found.scores, found.labels.tolist(), found.names, strict=True):
-        hue = np.uint8([[[int(label) * 67 % 180, 220, 230]]])
+        hue = np.uint8([[[int(label) * 67 % 180, 130, 255]]])
         color = tuple(int(value) for value in cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0])
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(image, (left, top), (right, bottom), color, thick)
-        place, size = (left, max(top - 2 * thick, round(14 * scale) + 8)), max(0.4, 0.6 * scale)
-        for ink, width in (((0, 0, 0), 3 * thick), (color, thick)):
-            cv2.putText(image, f"{name} {score:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, size, ink, width, cv2.LINE_AA)
+        caption, size = f"{name} {score:.2f}", max(0.4, 0.6 * scale)
+        (width, height), below = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
+        base = max(top - below, height)
+        cv2.rectangle(image, (left, base - height), (left + width, base + below), color, -1)
+        cv2.putText(image, caption, (left, base), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), thick, cv2.LINE_AA)
     return image
 
 
