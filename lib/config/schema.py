@@ -217,6 +217,12 @@ MODEL = {
             "The same for training; on stills fixed is random, too.",
             ("fixed", "random", "large", "small"),
         ),
+        "SMALL_UPDATES": Key(
+            False,
+            "bool",
+            "Let frames of SMALL_NETS write into the memory too: it then gathers over all frames; False is the paper's "
+            "way, in which they only read what NETS has left there.",
+        ),
         "INTERVAL": Key(9, "int", "Frames of SMALL_NETS after each of NETS.", minimum=0),
         "ADAPT_THRESHOLD": Key(
             0.5,

@@ -38,7 +38,8 @@ class AsyncDetector:
             self._pending = self._worker.submit(self._extract, images)
         none = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         backbone, neck = self.model.backbone, self.model.neck
-        output, state = neck.remember(Shared(None, backbone.extract_small(images), none, none), state)
+        kept = backbone.policy.keeps(none)
+        output, state = neck.remember(Shared(None, backbone.extract_small(images), none, kept), state)
         return self.model.predict_from(neck.grow(output), images, state)
 
     def close(self) -> None:

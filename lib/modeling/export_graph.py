@@ -78,8 +78,7 @@ class ExportGraph(nn.Module):
         backbone, neck, is_large = self.model.backbone, self.model.neck, self.extractor == "large"
         maps = (backbone.extract(images), None) if is_large else (None, backbone.extract_small(images))
         chosen = torch.full((images.shape[0],), is_large)
-        kept = torch.full((images.shape[0],), is_large or backbone.policy.kind == "small")
-        features = Shared(*maps, chosen, kept)
+        features = Shared(*maps, chosen, backbone.policy.keeps(chosen))
         if not memories:
             return neck(features)[0], ()
         # The ages, which say how many rows there are, are the business of whoever chooses the extractor.

@@ -74,7 +74,8 @@ def create_backbone(cfg) -> Backbone:
     small = NETS.get(name, "MODEL.RNN.SMALL_NETS")()
     check_strides(base, small, name)
     # async is a way of running the fixed policy's parts, which belongs to whoever runs the frames.
-    policies = [Policy(kind, rnn.INTERVAL, rnn.ADAPT_THRESHOLD) for kind in (rnn.POLICY, rnn.TRAIN_POLICY)]
+    rule = rnn.INTERVAL, rnn.ADAPT_THRESHOLD, rnn.SMALL_UPDATES
+    policies = [Policy(kind, *rule) for kind in (rnn.POLICY, rnn.TRAIN_POLICY)]
     return InterleavedBackbone(base, small, *policies)
 
 

@@ -11,7 +11,7 @@ from .plan_words import VARIANTS
 CELLS, TWO = ("lstm_ssd", "lstm_ssd_interleaved"), ("lstm_ssd_interleaved",)
 KEYS_OF = {
     "CELL_LEVELS": ("lstm_ssd",), "CELL_CHANNELS": CELLS, "CELL_BOUND": CELLS, "SMALL_NETS": TWO, "POLICY": TWO,
-    "TRAIN_POLICY": TWO, "INTERVAL": TWO, "ADAPT_THRESHOLD": TWO,
+    "TRAIN_POLICY": TWO, "SMALL_UPDATES": TWO, "INTERVAL": TWO, "ADAPT_THRESHOLD": TWO,
 }  # fmt: skip
 """Keys of MODEL.RNN that only some variants read."""
 

@@ -236,6 +236,16 @@ def test_light_frames_leave_the_carried_memory_untouched():
 
 
 @torch.no_grad()
+def test_light_frames_change_the_memory_where_they_may():
+    model, clip = build([*INTERLEAVED, "MODEL.RNN.SMALL_UPDATES=True"]), video(4, rows=2)
+    _, heavy = stream(model, clip[:1])
+    _, light = stream(model, clip[1:2], state=heavy)
+    assert light["age"].tolist() == [2, 2] and not torch.equal(heavy["memory"][0], light["memory"][0])
+    whole, _ = unrolled(model, clip)
+    torch.testing.assert_close(whole, stream(model, clip)[0])
+
+
+@torch.no_grad()
 def test_rows_may_disagree_on_the_extractor():
     model, clip = build(INTERLEAVED), video(4, rows=3)
     begins = torch.zeros(4, 3, dtype=torch.bool)

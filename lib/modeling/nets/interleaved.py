@@ -18,12 +18,13 @@ class Policy:
 
     kind: fixed (one, then `interval` of the small one), adaptive (as fixed, and whenever the memory has drifted by more
     than `threshold`), random (every second one, by chance), large (all) or small (none).  The first frame of a video is
-    one of them, but for small.
+    one of them, but for small.  small_updates: the frames of the small one change the memory, too.
     """
 
     kind: str = "fixed"
     interval: int = 9
     threshold: float = 0.5
+    small_updates: bool = False
 
     def choose(self, age: Tensor, drift: Tensor) -> Tensor:
         """bool [B]: the rows whose frame the large extractor sees.
@@ -39,6 +40,11 @@ class Policy:
             return (age == 0) | heads_or_tails(age)
         chosen = (age == 0) | (age > self.interval)
         return chosen | (drift > self.threshold) if self.kind == "adaptive" else chosen
+
+    def keeps(self, chosen: Tensor) -> Tensor:
+        """bool [B]: the rows whose frame changes the memory, given those of the large extractor; all of them where the
+        small one is alone."""
+        return torch.ones_like(chosen) if self.small_updates or self.kind == "small" else chosen
 
 
 class Shared(NamedTuple):
@@ -71,10 +77,9 @@ class InterleavedBackbone(Backbone):
         state = fresh_state(rows.shape[1], images) if state is None else state
         policy = self.training_policy if self.training else self.policy
         chosen, state = self._choose(policy, rows, state)
-        kept = chosen if policy.kind != "small" else torch.ones_like(chosen)
         large, small = images[chosen], images[~chosen]
         maps = self.extract(large) if len(large) else None, self.extract_small(small) if len(small) else None
-        return Shared(*maps, chosen, kept), state
+        return Shared(*maps, chosen, policy.keeps(chosen)), state
 
     def _run_on_shapes(self, images: Tensor) -> tuple[Shared, dict]:
         """The same on the meta device, where no rows can be chosen: all are the large extractor's, unless the policy of

@@ -25,7 +25,7 @@ LARGE, SMALL = 0, 1
 class InterleavedNeck(Neck):
     """A grouped Bottleneck-LSTM on the map of whichever extractor ran, then extra levels.
 
-    Frames of the small extractor read the memory but leave no trace in it, unless no other ever runs.  The state is
+    Frames of the small extractor read the memory but leave no trace in it, unless the policy lets them.  The state is
     that of InterleavedBackbone; its "memory" is (h, c), its "drift" how far this frame would move or did move h,
     relative to the norm of h, counted for frames of the small extractor.
     """
