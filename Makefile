@@ -7,7 +7,7 @@ SAMPLES := data/shapes_samples
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-all lint bench
+.PHONY: help env quickstart test test-all mutation fuzz lint bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,12 @@ test: env ## the fast tests
 
 test-all: env ## all tests, the slow ones too
 	$(PYTEST)
+
+mutation: env ## break central lines one by one in a copy and see that a test fails each time
+	$(PY) tests/mutation.py
+
+fuzz: env ## feed broken files to every reader for SECONDS (60) each
+	$(PY) tests/fuzz.py $(or $(SECONDS),60)
 
 lint: env ## ruff
 	$(PY) -m ruff check .

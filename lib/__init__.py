@@ -7,12 +7,16 @@ used, since it brings torch along.
 >>> found = ssds.load("experiments/models/shapes")("street.jpg")
 """
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import Detector, load
     from .structures import Detections
     from .utils.errors import UserError
+
+# OpenCV reads this when it is first imported.  A GIF of 35 bytes may claim a gigapixel, and would get the memory.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "178956970")
 
 __all__ = ["Detections", "Detector", "UserError", "load"]
 

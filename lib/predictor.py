@@ -24,7 +24,7 @@ from .modeling.inference import InferenceNetwork, resolve_compile
 from .modeling.model_builder import INTERLEAVED, create_model, create_postprocess
 from .solver import checkpoint as ckpt
 from .structures import Detections
-from .utils.class_names import known_class_names
+from .utils.class_names import check_shown, known_class_names
 from .utils.device import autocast, resolve_precision, select_device
 from .utils.errors import UserError
 from .utils.meters import PartTimer
@@ -61,6 +61,7 @@ class ObjectDetector:
         if not cfg.DATASET.CLASSES and cfg.MODEL.NUM_CLASSES not in (None, len(implied) + 1):
             implied = ()  # a data set of that kind, with classes of its own
         self.class_names = tuple(names or implied)
+        check_shown(self.class_names, str(checkpoint) if names else "DATASET.CLASSES")
         if cfg.MODEL.NUM_CLASSES is None:
             cfg.MODEL.NUM_CLASSES = len(self.class_names) + 1
             update_derived(cfg)

@@ -1,12 +1,14 @@
 """The effective configuration as YAML text, as a plain dictionary for checkpoints, and compared with another one."""
 
+import re
 from pathlib import Path
 
 from ..utils.errors import UserError
 from ..utils.files import write_whole
-from .loader import KEYS, load_config
+from .kinds import Mistake, read_value
+from .loader import KEYS, SECTIONS, load_config
 from .schema import ALIKE, DERIVED, IMPLIED
-from .yaml_text import write_value
+from .yaml_text import parse_yaml, write_value
 
 TITLE = "# Effective configuration"
 HEADER = f"{TITLE}; python train.py --cfg THIS_FILE repeats the run."
@@ -22,6 +24,24 @@ def config_from_dict(values: dict):
     cfg = load_config(None)
     _merge(cfg, values)
     return cfg
+
+
+def faults_of(values: dict) -> str:
+    """What is wrong with the values of a dictionary that config_to_dict may have made, '' for nothing; keys that the
+    schema does not know, or computes, are passed over."""
+    try:
+        flat = flatten_config(values)
+        for name in flat:
+            write_value(flat[name])
+            if name in SECTIONS or not KEYS.keys().isdisjoint(name[: dot.start()] for dot in re.finditer(r"\.", name)):
+                return f"{name}: a section in place of a value, or a value in place of a section"
+        for name in KEYS.keys() & flat.keys() - DERIVED.keys():
+            read_value(parse_yaml(write_value(flat[name]), name), KEYS[name])
+    except (Mistake, UserError) as mistake:
+        return f"{name}: {mistake}"
+    except (AttributeError, TypeError, RecursionError):
+        return "holds more than values by name"
+    return ""
 
 
 def _merge(into: dict, values: dict) -> None:

@@ -3,12 +3,13 @@
 import copy
 import difflib
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from easydict import EasyDict
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from .kinds import Mistake, list_items, read_value
 from .schema import DERIVED, GENTLE_RATE, IGNORED, OLD_WORDS, RECIPE, SCHEMA, Key
 from .weight_colors import expected_colors
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 BASE = "_BASE_"
 COMMAND_LINE = "command line"
+MAX_FILES = 50
+"""Files that a configuration may be made of; a base that several name counts each time."""
 
 
 def flatten_schema(section: dict = SCHEMA, prefix: str = "") -> Iterator[tuple[str, Key]]:
@@ -42,14 +45,13 @@ def load_config(path=None, overrides: Iterable[str] = ()) -> EasyDict:
     merged = _Merged()
     try:
         if path is not None:
-            merged.add_file(Path(path).expanduser(), ())
+            merged.add_file(Path(os.path.expanduser(path)), ())
             merged.fill_sections()
         for text in [overrides] if isinstance(overrides, str) else overrides:
             merged.add_override(text)
         return merged.finish()
     except UserError as error:  # what was given may hold line ends, the message shall not
-        line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(error))
-        raise UserError(line) from None
+        raise UserError(one_line(str(error))) from None
 
 
 def update_derived(cfg: EasyDict) -> EasyDict:
@@ -79,12 +81,16 @@ class _Merged:
         self.warned: set[str] = set()
         self.ignored: list[str] = []
         self.left_out: list[str] = []
+        self.num_files = 0
 
     def add_file(self, path: Path, chain: tuple[Path, ...], named_in: str = ""):
         """Merges the file at `path` after the files that it names as its base; `chain` holds those that led to it."""
-        if any(path.resolve() == earlier.resolve() for earlier in chain):
+        if any(os.path.realpath(path) == os.path.realpath(earlier) for earlier in chain):
             circle = " -> ".join(str(p) for p in (*chain, path))
             raise UserError(f"{named_in}{BASE}: the files name each other in a circle: {circle}")
+        self.num_files += 1
+        if self.num_files > MAX_FILES:
+            raise UserError(f"{named_in}{BASE}: more than {MAX_FILES} files; a base that several name counts each time")
         root = parse_yaml(read_text(path, named_in), str(path))
         if root is None or root.is_null:
             logger.warning("%s: empty; the defaults apply", path)
@@ -96,7 +102,7 @@ class _Merged:
         if base is not None:
             where = f"{path}:{base.line}: "
             for name in _base_names(base, where):
-                self.add_file(path.parent / Path(name).expanduser(), (*chain, path), where)
+                self.add_file(path.parent / os.path.expanduser(name), (*chain, path), where)
         self.ignored = []
         self._merge(sections, "", str(path))
         if self.ignored:
@@ -205,7 +211,7 @@ class _Merged:
 
 def _base_names(node: Node, where: str) -> list[str]:
     nodes = node.value if isinstance(node.value, list) else [node]
-    if not all(isinstance(item.value, str) and item.value for item in nodes):
+    if not all(isinstance(item.value, str) and item.value and "\0" not in item.value for item in nodes):
         raise UserError(f"{where}{BASE}: expected a file name or a list of file names, not {node.show()}")
     return [item.value for item in nodes]
 

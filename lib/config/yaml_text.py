@@ -16,8 +16,9 @@ import yaml
 from ..utils.errors import UserError
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 100_000
+MAX_NODES = 50_000
 MAX_DEPTH = 50
+TOO_MUCH = "too many or too deeply nested values; an alias counts each time"
 
 
 class Node(NamedTuple):
@@ -83,7 +84,15 @@ def _files_of(folder: Path) -> str:
 
 
 class _Loader(yaml.BaseLoader):
-    """PyYAML without its implicit types; remembers nothing but text."""
+    """PyYAML without its implicit types; remembers nothing but text, and not too much of it."""
+
+    num_nodes = 0
+
+    def compose_node(self, parent, index):
+        self.num_nodes += 1
+        if self.num_nodes > MAX_NODES:
+            raise yaml.MarkedYAMLError(problem=TOO_MUCH, problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 def parse_yaml(text: str, source: str) -> Node | None:
@@ -126,7 +135,7 @@ class _Converter:
         line = node.start_mark.line + 1
         self.count += 1
         if self.count > MAX_NODES or depth > MAX_DEPTH:
-            raise UserError(f"{self.source}:{line}: too many or too deeply nested values; an alias counts each time")
+            raise UserError(f"{self.source}:{line}: {TOO_MUCH}")
         if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise UserError(f"{self.source}:{line}: the tag {tag} is not allowed; write the value without it")

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 
+from ..utils.class_names import check_shown
 from ..utils.errors import UserError, nearest
 from .detection import DetectionRecords, with_videos
 from .inspection import Finding, Findings, check_boxes, check_image
@@ -25,6 +26,7 @@ class ClassTable:
         repeated = [name for name, count in Counter(self.names).items() if count > 1]
         if repeated:
             raise UserError(f"{where}: '{repeated[0]}' is named twice")
+        check_shown(self.names, where)
         if not all(name.strip() for name in self.names):
             raise UserError(f"{where}: name {[bool(n.strip()) for n in self.names].index(False) + 1} is empty")
         self.label_of = {name: label for label, name in enumerate(self.names, 1)}
@@ -120,13 +122,12 @@ def as_videos(records: DetectionRecords, kept, videos, frames, names) -> Detecti
 
 def track_numbers(names) -> np.ndarray:
     """int64 [M] for the names of tracks: a number is itself, other words get numbers of their own, '' is -1."""
-    words, inverse = np.unique(np.asarray(names, object).astype(str), return_inverse=True)
-    numbers = [_plain_number(word) for word in words]
-    free = max([number for number in numbers if number is not None], default=-1) + 1
-    for position, (word, number) in enumerate(zip(words, numbers, strict=True)):
+    number_of = {word: _plain_number(word) for word in sorted(set(names))}
+    free = max([number for number in number_of.values() if number is not None], default=-1) + 1
+    for word, number in number_of.items():
         if number is None:
-            numbers[position], free = (free, free + 1) if word else (-1, free)
-    return np.asarray(numbers, np.int64)[inverse]
+            number_of[word], free = (free, free + 1) if word else (-1, free)
+    return np.asarray([number_of[name] for name in names], np.int64)
 
 
 def check_any_known(records: DetectionRecords, findings: Findings, hint: str = ""):

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -106,7 +107,8 @@ def _items(path: Path, content: dict, key: str) -> list[dict]:
     """The list of objects under a key."""
     items = content.get(key)
     if items is None:
-        listed = any(isinstance(video, dict) and "file_names" in video for video in content.get("videos") or ())
+        videos = content.get("videos")
+        listed = isinstance(videos, list) and any(isinstance(video, dict) and "file_names" in video for video in videos)
         hint = "; files that list the images of each video (YouTube-VIS) are not read" if listed else ""
         held = ", ".join(map(repr, content)) or "nothing"
         raise UserError(f"{path}: has no '{key}'; it holds {held}{hint}")
@@ -166,26 +168,27 @@ def _corners(bbox) -> tuple[list | None, str, str]:
     if bbox is None:
         return None, "no_box", "has no bbox"
     try:
-        x, y, width, height = (float(number) for number in bbox)
+        x, y, width, height = map(float, bbox if isinstance(bbox, list) else ())
     except (TypeError, ValueError, OverflowError):
         return None, "no_number", f"bbox needs the four numbers x, y, width, height, not {_shown(bbox)}"
     return [x, y, x + width, y + height], "", ""
 
 
 def _track(item: dict) -> str:
-    """The name of an object's track, '' for none; numbers below 0 stand for none."""
+    """The name of an object's track, '' for none; so count numbers below 0, and what is neither number nor text."""
     value = _first_given(item, TRACK_KEYS)
     if value is None:
         return ""
     value = int(value) if isinstance(value, float) and value.is_integer() else value
-    return "" if isinstance(value, int | float) and not value >= 0 else str(value)
+    is_name = value >= 0 if isinstance(value, int | float) else isinstance(value, str)
+    return str(value) if is_name else ""
 
 
 def _area(item: dict) -> float:
     """The area of an object's outline in pixels, NaN where it is not given or no positive number."""
     value = item.get("area")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < math.inf else math.nan
+    return float(value) if is_number and 0 < value < sys.float_info.max else math.nan
 
 
 def _size(item: dict) -> tuple[int, int] | None:
@@ -269,5 +272,8 @@ def _is_id(value) -> bool:
 
 def _shown(value) -> str:
     """A value in a message, cut short."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deep"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,5 +1,6 @@
 """What an image file tells without being decoded: its size, its EXIF orientation, and whether its end is there."""
 
+import mmap
 import os
 import threading
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
+from ..utils.shortage import lacks_memory
 
 READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -19,6 +21,9 @@ HEADER_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 
 MAX_PIXELS = 178_956_970
 """Larger images are not decoded: from here on Pillow, too, speaks of a decompression bomb."""
+
+MAX_BYTES = 2 * 3 * 2 * MAX_PIXELS
+"""Larger files are not opened: twice what as many pixels take with 16 bits for each colour."""
 
 ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)
@@ -53,9 +58,13 @@ class ImageFacts(NamedTuple):
 
 def read_facts(path: str) -> ImageFacts:
     """The facts of an image file; whatever is wrong with it is told by them.  Pillow may warn of odd files."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading from a pipe would never end
+        return ImageFacts(case="unreadable_image", detail="is no file")
     try:
         with open(path, "rb") as file:
             num_bytes = file.seek(0, os.SEEK_END)
+            if num_bytes > MAX_BYTES:
+                return ImageFacts(case="oversized_image", detail=f"the file has more than {MAX_BYTES:,} bytes")
             if not num_bytes:
                 return ImageFacts(case="empty_file", detail="the file has no bytes")
             file.seek(0)
@@ -74,11 +83,17 @@ def read_orientation(data: bytes) -> int:
 
 
 def refuse_oversized(path: str) -> None:
-    """UnreadableImage for an image file whose header says more than MAX_PIXELS; what has none, or one that Pillow does
-    not read, passes."""
+    """UnreadableImage for an image file of more than MAX_BYTES or whose header says more than MAX_PIXELS, and for what
+    is neither file nor folder; what has no header, or one that Pillow does not read, passes."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UnreadableImage(f"{path}: is no file")
     try:
+        if os.path.getsize(path) > MAX_BYTES:
+            raise UnreadableImage(f"{path}: has more than {MAX_BYTES:,} bytes; make it smaller")
         with open(path, "rb") as file:
             found = _ask_quietly(file)
+    except UserError:
+        raise
     except (OSError, ValueError):
         return
     if found and found[1] * found[2] > MAX_PIXELS:
@@ -98,6 +113,8 @@ def decode(data: np.ndarray, path: str) -> np.ndarray:
     try:
         image = cv2.imdecode(data, READ_FLAGS) if data.size else None
     except cv2.error as error:
+        if lacks_memory(error):  # no fault of the image
+            raise MemoryError(f"{path}: {error.err or error}") from None
         raise UnreadableImage(f"{path}: OpenCV cannot decode this image ({error.err or error})") from None
     if image is None:
         what = f"{data.size} bytes that are no image OpenCV can decode" if data.size else "the file is empty"
@@ -175,8 +192,5 @@ def _scan_start(file) -> int:
 
 def _occurs(marker: bytes, file, start: int, num_bytes: int) -> bool:
     """Whether a file holds the marker behind byte `start`; its last bytes are looked at first."""
-    for first in dict.fromkeys((max(start, num_bytes - TAIL), start)):
-        file.seek(first)
-        if marker in file.read():
-            return True
-    return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # a large file need not fit into memory
+        return any(data.find(marker, first) >= 0 for first in dict.fromkeys((max(start, num_bytes - TAIL), start)))

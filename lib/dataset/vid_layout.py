@@ -12,8 +12,10 @@ from .voc_layout import existing_folder, leads_out, read_lines
 
 SPLITS = ("train", "val", "test")
 CLASS_LIST = re.compile(r"train_\d+")
-LINE = re.compile(r"(.+?)((?:\s+-?\d+){0,3})")
-"""A path and up to three whole numbers."""
+NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
+
+MAX_DIGITS = 18
+"""Numbers of frames with more digits are none."""
 
 FORMS = "'snippet', 'snippet flag', 'snippet/frame index', 'snippet 1 frame length' and 'snippet start 0 length'"
 
@@ -79,7 +81,7 @@ class VidFolder:
         """
         if snippet not in self._frames:
             files = {stem: names[0] for stem, names in images_by_stem(self.images / snippet).items()}
-            numbered = all(stem.isascii() and stem.isdecimal() for stem in files)
+            numbered = all(stem.isascii() and stem.isdecimal() and len(stem) <= MAX_DIGITS for stem in files)
             numbered = numbered and len({int(stem) for stem in files}) == len(files)
             stems = sorted(files, key=int) if numbered else sorted(files, key=_by_numbers)
             numbers = map(int, stems) if numbered else range(len(stems))
@@ -139,8 +141,8 @@ class VidFolder:
             elif leads_out(line):
                 findings.add("outside_folder", Finding(detail=f"{place}: '{line}' is no path below {self.images}"))
             else:
-                path, numbers = LINE.fullmatch(line).groups()
-                rows.append(Row(place, path.replace("\\", "/").rstrip("/"), list(map(int, numbers.split()))))
+                path, numbers = _path_and_numbers(line)
+                rows.append(Row(place, path.replace("\\", "/").rstrip("/"), numbers))
         if not any(line for _, line in lines):
             raise UserError(f"{source}: the list names no snippet")
         return rows
@@ -185,6 +187,15 @@ def open_vid_folders(roots) -> list[VidFolder]:
             raise UserError(f"DATASET.DATASET_DIR: {root} holds several data sets: {names}; name the one to use")
         found.append(VidFolder(folders[0]))
     return found
+
+
+def _path_and_numbers(line: str) -> tuple[str, list[int]]:
+    """The path of a line and the whole numbers behind it, up to three."""
+    for count in (3, 2, 1):
+        path, *words = line.rsplit(None, count)
+        if len(words) == count and all(map(NUMBER.fullmatch, words)):
+            return path, list(map(int, words))
+    return line, []
 
 
 def _by_numbers(text: str) -> tuple:

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 def images_by_stem(folder: Path) -> dict:
     """{stem: its files, best type first} of one folder; empty if there is no such folder."""
     found = defaultdict(list)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # a name may be too long for pathlib
         for item in os.scandir(folder):
             stem, extension = os.path.splitext(item.name)
             if extension.lower() in IMAGE_TYPES:

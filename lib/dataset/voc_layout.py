@@ -24,6 +24,7 @@ ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls", "labels", "")
 YEAR_FOLDER = re.compile(r"(?:VOC)?((?:19|20)\d\d)")
 SPLIT_FOLDERS = {name: name for name in ("train", "val", "test", "trainval")} | {"valid": "val", "validation": "val"}
 CLASS_FLAGS = ("-1", "0", "1")
+MAX_LIST_BYTES = 2**30
 
 
 class ListedFolder:
@@ -189,7 +190,7 @@ def open_folders(roots, plan: SplitPlan, facts: FileFacts) -> list:
 
 def existing_folder(root) -> Path:
     """The folder of DATASET.DATASET_DIR, by a path that has a name; UserError if there is none."""
-    root = Path(root).expanduser()
+    root = Path(os.path.expanduser(root))
     if not root.is_dir():
         raise UserError(f"DATASET.DATASET_DIR: there is no folder {root}; {_where_it_ends(root)}")
     return root if root.name not in ("", ".", "..") else root.resolve()
@@ -276,6 +277,8 @@ def _lists(folder: Path) -> dict:
 def read_lines(source: Path) -> list[tuple[int, str]]:
     """The lines of a list with their numbers, without spaces at their ends; blank ones too."""
     try:
+        if source.stat().st_size > MAX_LIST_BYTES:
+            raise UserError(f"{source}: larger than {MAX_LIST_BYTES >> 20} MB, which is no list of images")
         text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror or error})") from None

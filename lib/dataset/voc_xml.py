@@ -1,5 +1,6 @@
 """One XML annotation of the VOC kind, as written by the VOC organisers, LabelImg and most labelling tools."""
 
+import os
 import xml.etree.ElementTree as ET
 from typing import NamedTuple
 from xml.parsers import expat
@@ -7,6 +8,12 @@ from xml.parsers import expat
 from ..utils.errors import UserError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+MAX_BYTES = 32 * 2**20
+"""Larger files are no annotations of one image."""
+USUAL_BYTES = 100_000
+MAX_DEPTH = 100
+"""Elements within each other, of which only files of more than USUAL_BYTES can have so many that they do harm."""
 
 
 class BadAnnotation(UserError):
@@ -64,10 +71,9 @@ def parse_annotation(path: str) -> Annotation:
 
 def _parse(path: str):
     try:
-        with open(path, "rb") as file:
-            text = file.read()
-        if b"<!DOCTYPE" in text.replace(b"\0", b""):  # zeros: UTF-16
-            _refuse_entities(text, path)
+        text = read_annotation(path)
+        if len(text) > USUAL_BYTES or b"<!DOCTYPE" in text.replace(b"\0", b""):  # zeros: UTF-16
+            _refuse_growth(text, path)
         return ET.XML(text)
     except (ET.ParseError, expat.ExpatError) as error:
         line, column = (error.lineno, error.offset) if isinstance(error, expat.ExpatError) else error.position
@@ -81,15 +87,38 @@ def _parse(path: str):
         raise BadAnnotation(f"{path}: its text encoding cannot be read ({error}); save it as UTF-8") from None
 
 
-def _refuse_entities(text: bytes, path: str):
-    """Entities can grow without end and name other files; no annotation needs any."""
-    parser = expat.ParserCreate()
+def read_annotation(path: str) -> bytes:
+    """The content of an annotation file, XML or text; BadAnnotation for one that is too large or no file at all."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading from a pipe would never end
+        raise BadAnnotation(f"{path}: is no file")
+    with open(path, "rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise BadAnnotation(f"{path}: larger than {MAX_BYTES >> 20} MB, which is no annotation of an image")
+    return text
+
+
+def _refuse_growth(text: bytes, path: str):
+    """Entities can grow without end and name other files; no annotation needs any, nor endless nesting."""
+    parser, depth = expat.ParserCreate(), 0
 
     def refuse(name, *_):
         line = parser.CurrentLineNumber
         raise BadAnnotation(f"{path}, line {line}: declares the entity '{name}', which is refused", "entities")
 
-    parser.EntityDeclHandler = refuse
+    def enter(*_):
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise BadAnnotation(
+                f"{path}, line {parser.CurrentLineNumber}: more than {MAX_DEPTH} elements in each other"
+            )
+
+    def leave(_):
+        nonlocal depth
+        depth -= 1
+
+    parser.EntityDeclHandler, parser.StartElementHandler, parser.EndElementHandler = refuse, enter, leave
     parser.Parse(text, True)
 
 

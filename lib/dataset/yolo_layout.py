@@ -77,7 +77,7 @@ class YoloFolder:
         plain = text.replace("\\", "/")
         for candidate in dict.fromkeys((plain, plain.removeprefix("../"))):
             for base in (self._base, self.path):
-                if (base / candidate).exists():
+                if os.path.exists(base / candidate):
                     return Path(os.path.normpath(base / candidate))
         raise UserError(f"{self.names_file}: there is no folder or list '{text}' in {self._base}; "
                         f"it holds {sample_names(self._base)}")  # fmt: skip
@@ -141,7 +141,7 @@ def open_yolo_folders(roots, plan: SplitPlan) -> list[YoloFolder]:
     """The folders of DATASET.DATASET_DIR, each a folder or its data.yaml."""
     folders = []
     for position, root in enumerate(roots, 1):
-        root = Path(root).expanduser()
+        root = Path(os.path.expanduser(root))
         is_file = root.suffix.lower() in (".yaml", ".yml") and root.is_file()
         folder = existing_folder(root.parent if is_file else root)
         description = read_description(root) if is_file else _description(folder)
@@ -166,8 +166,8 @@ def _description(folder: Path) -> Description | None:
 
 def _base(path: Path, description: Description | None) -> Path:
     """The folder from which a data.yaml counts; one that is not there belongs to another machine."""
-    base = path / Path(description.folder).expanduser() if description and description.folder else path
-    return base if base.is_dir() else path
+    base = path / os.path.expanduser(description.folder) if description and description.folder else path
+    return base if os.path.isdir(base) else path
 
 
 def _names(path: Path, description: Description | None) -> tuple[Path | None, dict[int, str] | None]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..config.yaml_text import Node, parse_yaml, read_text
 from ..utils.errors import UserError
 from .voc_layout import read_lines
-from .voc_xml import Annotation, BadAnnotation
+from .voc_xml import Annotation, BadAnnotation, read_annotation
 
 FARTHEST = 2.0
 """Coordinates beyond, in parts of the image's size, are no slip at its border: somebody wrote pixels."""
@@ -51,8 +51,7 @@ def parse_labels(path: str) -> Annotation:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read().decode("utf-8-sig")
+        return read_annotation(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadAnnotation(f"{path}: is no text in UTF-8") from None
     except OSError as error:
@@ -116,7 +115,7 @@ def read_description(path: Path) -> Description | None:
 def _names(path: Path, node: Node) -> dict[int, str]:
     if isinstance(node.value, list):
         return dict(enumerate(_texts(path, "names", node)))
-    if not isinstance(node.value, dict) or not all(key.isdecimal() for key in node.value):
+    if not isinstance(node.value, dict) or not all(key.isdecimal() and len(key) < 10 for key in node.value):
         raise UserError(f"{path}:{node.line}: names: {node.show()} is neither a list nor numbers with names")
     texts = {int(key): _texts(path, f"names: {key}", item) for key, item in node.value.items()}
     return {number: text[0] for number, text in sorted(texts.items())}

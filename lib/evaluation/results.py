@@ -288,5 +288,8 @@ def _kind(value) -> str:
 
 
 def _short(value, limit: int = 60) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deep"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -32,13 +32,12 @@ def read_darknet_weights(path, net: nn.Module) -> DarknetWeights:
     and our norms 1e-5 to the variance: all but constant channels do not notice.  Raises UserError for a file that
     cannot be read, is none of Darknet's, ends too early, or belongs to another network.
     """
-    version, values = _read(Path(path))
     wanted = _tensors_in_order(net)
     needed = sum(tensor.numel() for _, tensor in wanted)
-    if len(values) < needed:
+    version, values, count = _read(Path(path), needed)
+    if count < needed:
         raise UserError(
-            f"{path}: too short: it holds {len(values)} values, the base takes {needed}; it is cut off, or of another "
-            "network"
+            f"{path}: too short: it holds {count} values, the base takes {needed}; it is cut off, or of another network"
         )
     state, start = {}, 0
     for name, tensor in wanted:
@@ -47,7 +46,7 @@ def read_darknet_weights(path, net: nn.Module) -> DarknetWeights:
             raise UserError(f"{path}: of another network: what it has in the place of {name} holds negative values")
         state[name] = torch.from_numpy(part.copy()).view(tensor.shape)
         start += tensor.numel()
-    return DarknetWeights(state, version, len(values) - needed)
+    return DarknetWeights(state, version, count - needed)
 
 
 def _tensors_in_order(net: nn.Module) -> list[tuple[str, Tensor]]:
@@ -61,8 +60,8 @@ def _tensors_in_order(net: nn.Module) -> list[tuple[str, Tensor]]:
     return found
 
 
-def _read(path: Path) -> tuple[str, np.ndarray]:
-    """(version, all values behind the header)."""
+def _read(path: Path, needed: int) -> tuple[str, np.ndarray, int]:
+    """(version, as many values behind the header as are needed, how many there are)."""
     if not path.is_file():
         raise UserError(f"{path}: is a folder, not a file of weights" if path.is_dir() else f"{path}: no such file")
     try:
@@ -74,6 +73,7 @@ def _read(path: Path) -> tuple[str, np.ndarray]:
             # The number of images seen in training grew to 64 bits with version 0.2.
             wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
             np.fromfile(file, "<i8" if wide else "<i4", 1)
-            return f"{major}.{minor}.{revision}", np.fromfile(file, "<f4")
+            count = (path.stat().st_size - file.tell()) // 4
+            return f"{major}.{minor}.{revision}", np.fromfile(file, "<f4", needed), count
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error

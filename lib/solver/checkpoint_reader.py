@@ -6,16 +6,21 @@ import pickle
 import re
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..utils.errors import UserError, nearest
-from .tensor_unpickler import holds_tensors, load_tensors
+from .checkpoint_checks import check_archive, check_run, check_tensors
+from .tensor_unpickler import holds_tensors, load_tensors, mentions
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+FOLDER = 0x10
+"""The attribute by which an entry of an archive is a folder; torch fills its tensor with what the memory holds."""
+DAMAGED = "not a readable checkpoint: it has changed since it was written"
 
 
 def read_checkpoint(path, quiet: bool = False) -> dict:
@@ -30,24 +35,32 @@ def read_checkpoint(path, quiet: bool = False) -> dict:
         siblings = [p.name for p in path.parent.glob("*.pth")] if path.parent.is_dir() else []
         hint = nearest(path.name, siblings) if siblings else "its folder holds no .pth file"
         raise UserError(f"{path}: no such checkpoint; {hint}")
+    check_archive(path)
     try:
+        if mentions(path, b"bytearray"):  # torch would make one of any size
+            raise pickle.UnpicklingError("GLOBAL builtins.bytearray")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch finds odd about a pickle
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file ends in whatever its parser stumbles over
+        if _is_damaged(path):
+            raise UserError(f"{path}: {DAMAGED}") from error
         content, left_out = _tensors_alone(path, error)
         if content is None:
             raise UserError(f"{path}: {_fault_of(path, error)}") from error
         if not quiet:
             names = ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else "")
             logger.warning("%s: holds more than weights; its tensors are taken, objects are left out: %s", path, names)
+    else:
+        if _is_damaged(path):
+            raise UserError(f"{path}: {DAMAGED}")
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    check_tensors(content, path)
     if is_run_checkpoint(content):
         if content["format"] > FORMAT:
             raise UserError(f"{path}: written by a newer version (format {content['format']}, known is {FORMAT})")
-        if _is_damaged(path):
-            raise UserError(f"{path}: not a readable checkpoint: it has changed since it was written")
+        check_run(content, path)
     return content
 
 
@@ -84,11 +97,26 @@ def _fault_of(path: Path, error: Exception) -> str:
 
 
 def _is_damaged(path: Path) -> bool:
-    """Whether the checksums in a file disagree with what it holds; torch reads it without looking at them."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return file.testzip() is not None
+    """Whether the checksums in a file disagree with what it holds; torch reads it without looking at them.  Files of
+    the oldest kind have none, nor have those that were written with torch.serialization.set_crc32_options(False)."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as file:
+            entries = file.infolist()
+            if not any(entry.CRC for entry in entries):
+                return False
+            if any(entry.external_attr & FOLDER for entry in entries):
+                return True
+            return any(_num_bytes(file, entry) != entry.file_size for entry in entries)
+    except Exception:  # what torch reads all the same is not as it was written
+        return True
+
+
+def _num_bytes(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    """How many bytes an entry has, whose checksum is compared on the way."""
+    with file.open(entry) as part:
+        return sum(map(len, iter(partial(part.read, 1 << 20), b"")))
 
 
 def is_run_checkpoint(content: dict) -> bool:

@@ -89,14 +89,17 @@ def load_tensors(path) -> tuple[object, list[str]]:
     """
     if tarfile.is_tarfile(path):
         raise pickle.UnpicklingError("an archive of the first versions of torch")
-    # Looked for in the bytes: torch and zipfile can be made to find different names in the same archive.
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data.find(b"constants.pkl") >= 0:
-            raise pickle.UnpicklingError("a program of TorchScript")
+    if mentions(path, b"constants.pkl"):
+        raise pickle.UnpicklingError("a program of TorchScript")
     left_out: dict[str, type[Placeholder]] = {}
 
-    class TensorUnpickler(pickle.Unpickler):
-        """An unpickler for which nothing exists but ADMITTED and the dtypes of torch."""
+    class TensorUnpickler(pickle._Unpickler):
+        """An unpickler for which nothing exists but ADMITTED and the dtypes of torch.
+
+        In Python, because the one in C takes memory for as many objects as a pickle announces.
+        """
+
+        dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
 
         def find_class(self, module, name):
             if (module, name) in ADMITTED:
@@ -118,6 +121,15 @@ def load_tensors(path) -> tuple[object, list[str]]:
         # latin1: in files of Python 2 the bytes of a NumPy number are text, which is seldom valid UTF-8.
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=pickles, encoding="latin1")
     return content, list(left_out)
+
+
+def mentions(path, word: bytes) -> bool:
+    """Whether the bytes of a file hold a word; torch and zipfile can be made to find different names in one archive."""
+    with open(path, "rb") as file:
+        if not file.read(1):
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(word) >= 0
 
 
 def holds_tensors(content, depth: int = 3) -> bool:

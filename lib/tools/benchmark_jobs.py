@@ -3,6 +3,7 @@
 import copy
 import glob
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def find_runs(patterns) -> list[tuple[Path, Path | None]]:
 
 
 def _matches(option: str, pattern: str) -> list[Path]:
-    text = str(Path(pattern).expanduser())
+    text = str(Path(os.path.expanduser(pattern)))
     paths = [Path(text)] if Path(text).exists() else [Path(path) for path in sorted(glob.glob(text, recursive=True))]
     if not paths:
         raise UserError(f"{option} {pattern}: matches nothing")
@@ -148,7 +149,7 @@ def load_images(folder: str | None, size: tuple[int, int]) -> tuple[list[np.ndar
         rng = np.random.default_rng(0)
         images = [draw_scene(rng, size[1], size[0])[0] for _ in range(NUM_DRAWN)]
         return images, f"{NUM_DRAWN} drawn scenes of {size[0]}x{size[1]}", None
-    path = Path(folder).expanduser()
+    path = Path(os.path.expanduser(folder))
     if not path.is_dir():
         raise UserError(f"--images {folder}: there is no such folder")
     images, seconds = [], []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..dataset.facts import FileFacts
 from ..dataset.split import SplitPlan
+from ..dataset.voc_layout import leads_out
 from ..utils.errors import UserError
 from .check_fix_coco import fix_coco
 from .check_fix_rules import removals
@@ -89,7 +90,7 @@ def check_target(out: Path, kind: str, roots) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--fix {out}: is there already; give a new or empty folder")
     for root in [roots] if isinstance(roots, str) else roots:
-        if Path(root).expanduser().resolve() in out.resolve().parents:
+        if Path(os.path.expanduser(root)).resolve() in out.resolve().parents:
             raise UserError(f"--fix {out}: lies in the data itself, {root}; give a folder outside of it")
 
 
@@ -119,6 +120,9 @@ def restore(out: Path) -> tuple[int, list[str]]:
     if not is_report(log, MARK):
         raise UserError(f"--restore {out}: holds no {LOG} of this tool")
     content = json.loads(log.read_text(encoding="utf-8"))
+    for place in (*content["files"], *content["images_left_out"]):
+        if leads_out(place):
+            raise UserError(f"--restore {out}: {LOG} names '{place}', which is no path below the copy")
     for place, entry in content["files"].items():
         path = out / place
         there = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

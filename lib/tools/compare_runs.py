@@ -1,6 +1,7 @@
 """Runs as they lie in their folders: how they were configured, what they scored and what they found in each image."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def epochs_of(log: list[dict], tag: str) -> list[tuple[float, float]]:
 
 def _place(path) -> tuple[Path, str]:
     """(folder, suffix of its results) of a path that a user gave."""
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))
     if not given.exists():
         raise UserError(f"{path}: no such folder; a run is the EXP_DIR of a training that was tested")
     if given.is_dir():

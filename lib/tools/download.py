@@ -157,7 +157,7 @@ def _unpack(target: Target, part: Part) -> None:
     """Unpack the archive of a part beside the data set, and move it there when it is whole."""
     archive, staging = target.archive(part), target.staging(part)
     try:
-        with Archive(archive, part.names) as opened:
+        with Archive(archive, part.names, part.unpacked) as opened:
             there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
             check_space(target.folder, max(0, opened.size - there), f"unpacking {archive}")
             staging.mkdir(exist_ok=True)
@@ -207,7 +207,7 @@ def download(args) -> None:
     """What the arguments ask for."""
     if args.set not in SETS:
         raise UserError(f"command line: '{args.set}' is no data set to download; {nearest(args.set, SETS)}")
-    data_set, folder = SETS[args.set], Path(args.folder).expanduser()
+    data_set, folder = SETS[args.set], Path(os.path.expanduser(args.folder))
     parts = data_set.choose(args.parts)
     if args.mirror is not None and not is_url(args.mirror):
         raise UserError(f"--mirror {hide_password(args.mirror)}: expected an http or https address")

@@ -21,6 +21,10 @@ from ..utils.errors import UserError
 _DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
+MOST_GROWTH = 4
+"""A newer version of a data set may be larger than what is known of it, but not by as much as a bomb."""
+
+
 class Damaged(UserError):
     """An archive that cannot be read to its end."""
 
@@ -37,11 +41,12 @@ class _Member(NamedTuple):
 class Archive:
     """A zip or tar file, of which only the files whose names match `names` are seen, group 1 being their place.
 
-    UserError for an archive with a path that leads out of its folder, a link or a device; Damaged where it cannot be
-    read.  Used as a context manager.
+    UserError for an archive with a path that leads out of its folder, a link or a device, and for one that unpacks to
+    more than MOST_GROWTH times `unpacked`, the bytes it should (0: nobody knows); Damaged where it cannot be read.
+    Used as a context manager.
     """
 
-    def __init__(self, path: Path, names: str):
+    def __init__(self, path: Path, names: str, unpacked: int = 0):
         self.path = path
         try:
             self._opened = zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.TarFile(path)
@@ -49,6 +54,11 @@ class Archive:
         except _DAMAGES as error:
             raise Damaged(f"{path}: is no zip or tar file, or damaged ({error})") from error
         self.size = sum(member.size for member in self.members)
+        if unpacked and self.size > MOST_GROWTH * unpacked:
+            raise UserError(
+                f"{path}: refused, it would unpack to {self.size / 1e6:,.0f} MB, many times the {unpacked / 1e6:,.0f} "
+                "MB of the data set"
+            )
         self.comment = getattr(self._opened, "comment", b"").decode(errors="replace")
 
     def __enter__(self) -> "Archive":

@@ -209,7 +209,7 @@ def _find_source(args) -> Source:
     cfg = None if args.cfg is None else load_config(args.cfg, args.overrides)
     if args.checkpoint is None:
         return load_source(cfg, checkpoints_to_test(cfg)[-1][1])
-    given = Path(args.checkpoint).expanduser()
+    given = Path(os.path.expanduser(args.checkpoint))
     cfg, checkpoint = find_checkpoint(given, cfg)
     if given.is_dir():  # wherever it was trained
         cfg.EXP_DIR = str(given)

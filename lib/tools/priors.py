@@ -130,7 +130,7 @@ def write_patch(path: Path, cfg, args, layout: Layout, summary: list[str]) -> No
     changed = dict.fromkeys(word.partition("=")[0].strip().removeprefix("MODEL.") for word in args.overrides)
     values = {name: cfg.MODEL[name] for name in changed if name in cfg.MODEL} | _as_keys(layout)
     del values["ASPECT_RATIOS"]
-    base = _path_from(Path(args.cfg).expanduser(), path.parent)
+    base = _path_from(Path(os.path.expanduser(args.cfg)), path.parent)
     lines = [*(f"# {line}" for line in summary), f"_BASE_: {write_value(base)}", "MODEL:"]
     lines += [f"  {name}: {write_value(value)}" for name, value in values.items()]
     lines.append("  ASPECT_RATIOS:")
@@ -143,7 +143,7 @@ def write_patch(path: Path, cfg, args, layout: Layout, summary: list[str]) -> No
 
 def check_targets(args, patch: Path) -> None:
     """UserError for a file that would be overwritten and is not as this tool wrote it."""
-    given = Path(args.cfg).expanduser()
+    given = Path(os.path.expanduser(args.cfg))
     if args.json and Path(args.json).resolve() == patch.resolve():
         raise UserError(f"--json {args.json}: is the file of the proposal; give another name")
     for option, path in (("--out", patch), ("--json", Path(args.json) if args.json else None)):

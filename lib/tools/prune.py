@@ -3,6 +3,7 @@
 import argparse
 import copy
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -171,7 +172,7 @@ def share(text: str) -> float:
 def run(args: argparse.Namespace) -> str:
     """What the command line asks for; the text of the report.  Fine-tuning that was stopped goes on."""
     cfg = load_config(args.cfg, args.overrides)
-    folder = Path(args.out or Path(cfg.EXP_DIR) / "pruned").expanduser()
+    folder = Path(os.path.expanduser(args.out or Path(cfg.EXP_DIR) / "pruned"))
     earlier = _earlier_facts(folder)
     if args.compare is not None:
         return _compare(cfg, folder, earlier, args)
@@ -213,7 +214,7 @@ def _compare(cfg, folder: Path, earlier: dict, args: argparse.Namespace) -> str:
         raise UserError(f"--compare: nothing is pruned or trained with it, so leave --{given[0]} out")
     if not earlier:
         raise UserError(f"--compare: {folder} holds no {CHECKPOINT}; give the folder of an earlier pruning as --out")
-    last = ckpt.last_checkpoint(Path(args.compare).expanduser())
+    last = ckpt.last_checkpoint(Path(os.path.expanduser(args.compare)))
     if last is None:
         raise UserError(f"--compare {args.compare}: holds no checkpoint; give the EXP_DIR of a training")
     if ckpt.read_checkpoint(last).get("pruned") != earlier:

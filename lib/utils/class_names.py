@@ -1,4 +1,13 @@
-"""Class names of well-known data sets, without the background, in the order of their labels."""
+"""Class names of well-known data sets, without the background, in the order of their labels, and what is no name."""
+
+import unicodedata
+
+from .errors import UserError
+
+UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
+"""Kinds of characters that no name has: control characters, halves of characters, ends of lines and paragraphs."""
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of the text around them."""
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -32,6 +41,15 @@ IMAGENET_VID_NAMES = (
     "snake", "squirrel", "tiger", "train", "turtle", "watercraft", "whale", "zebra",
 )  # fmt: skip
 """The words for the synsets of IMAGENET_VID_CLASSES, in the same order."""
+
+
+def check_shown(names, where: str) -> None:
+    """UserError naming `where` for a class name that would steer a terminal, or that no log, file or page can hold."""
+    for name in names:
+        if any(unicodedata.category(letter) in UNSHOWN or letter in TURNING for letter in name):
+            raise UserError(
+                f"{where}: {ascii(name)[:80]} holds characters that cannot be shown; give the class another name"
+            )
 
 
 def known_class_names(dataset: str, given=()) -> tuple[str, ...]:

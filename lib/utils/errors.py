@@ -1,10 +1,15 @@
-"""The one exception for mistakes in what a user gave: configuration, path, annotation, checkpoint."""
+"""The one exception for mistakes in what a user gave, configuration, path, annotation or checkpoint; how it is told."""
 
 import difflib
 
 
 class UserError(ValueError):
     """A mistake of the input in one line: where, what was given, what is allowed.  Scripts print it and exit 2."""
+
+
+def one_line(text: str) -> str:
+    """The text with line ends and control characters, which names of files and classes may hold, as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def nearest(name: str, allowed) -> str:

@@ -57,6 +57,11 @@ document.querySelectorAll('.choice').forEach(row => row.addEventListener('click'
 document.querySelectorAll('.gallery').forEach(gallery => gallery.addEventListener('click', event => {
   if (event.target.tagName === 'IMG') event.target.closest('figure').classList.toggle('large'); }));
 """
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
+)
+"""What tells a browser to fetch nothing for a page, whatever the names in it may ask for."""
 JPEG_QUALITY = 88
 
 
@@ -125,7 +130,8 @@ class Page:
         path = Path(path)
         links = "".join(f'<a href="#part{n}">{html.escape(text)}</a>' for n, text in enumerate(self._headings, 1))
         page = (
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>\n'
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{POLICY}'
+            f"<title>{html.escape(self.title)}</title>\n"
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
             f'<body><h1>{html.escape(self.title)}</h1>\n<p class="soft">{html.escape(self.about)}</p>\n'
             f"<nav>{links}</nav>\n" + "\n".join(self._parts) + f"\n<script>{SORT}{PICK}</script></body></html>\n"
