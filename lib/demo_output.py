@@ -15,6 +15,7 @@ from .evaluation.coco_results import to_coco_results
 from .evaluation.results import BOX_DECIMALS, ResultsWriter, written_id
 from .structures import Detections, Target
 from .utils.errors import UserError
+from .utils.files import write_whole
 from .utils.video import CODECS
 
 logger = logging.getLogger(__name__)
@@ -72,10 +73,9 @@ def picture_name(name: str) -> str:
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write a drawn picture, BGR uint8 [H, W, 3], in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     done, content = cv2.imencode(path.suffix, picture)
     if done:
-        path.write_bytes(content.tobytes())
+        write_whole(path, content.tobytes())
     else:
         height, width = picture.shape[:2]
         logger.warning("%s: a picture of %d x %d pixels cannot be written as %s", path, width, height, path.suffix)

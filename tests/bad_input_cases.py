@@ -587,16 +587,12 @@ GROUPS = {
 SHORTAGES = [
     ("too little memory on the GPU",
      torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8 GiB."),
-     "out of memory (tried to allocate 2.50 GiB); a smaller TRAIN.BATCH_SIZE, .* needs less",
-     "a smaller batch, with TRAIN.ACCUMULATE the same effect"),
+     "out of memory (tried to allocate 2.50 GiB); halve TRAIN.BATCH_SIZE and double TRAIN.ACCUMULATE, or lower",
+     "half the batch twice makes the same step"),
     ("too little memory",
      RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
                   "to allocate 30000000000 bytes. Error code 12 (Cannot allocate memory)"),
      "out of memory (tried to allocate 30000000000 bytes)", "a smaller batch or input"),
-    ("a loading process that the system ended",
-     RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-     "DataLoader worker (pid 7) is killed by signal: Killed. Fewer DATASET.NUM_WORKERS need less memory",
-     "fewer DATASET.NUM_WORKERS; in a container more shared memory"),
     ("a full disk", OSError(28, "No space left on device", "run/a.pth"), "run/a.pth: No space left on device",
      "make room; the same command goes on from the last checkpoint"),
 ]  # fmt: skip

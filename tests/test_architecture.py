@@ -11,7 +11,7 @@ ALLOWED = {
     "utils": set(),
     "structures": set(),
     "config": {"utils"},
-    "layers": {"structures"},
+    "layers": {"structures", "utils.distributed"},
     "modeling": {"structures", "layers", "config", "utils"},
     "dataset": {"structures", "config", "utils"},
     "evaluation": {"structures", "layers", "utils.errors"},

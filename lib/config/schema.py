@@ -235,7 +235,26 @@ MODEL = {
 
 TRAIN = {
     "MAX_EPOCHS": Key(300, "int", "Number of the last epoch, counted from 1.", minimum=1),
-    "BATCH_SIZE": Key(32, "int", "Images in a training batch.", minimum=1),
+    "BATCH_SIZE": Key(32, "int", "Images in a training batch, of all processes together.", minimum=1),
+    "BATCH_PER_PROCESS": Key(
+        False,
+        "bool",
+        "Count BATCH_SIZE and MODEL.RNN.BATCH_SIZE for one process: more processes then make larger batches, and fewer "
+        "steps an epoch.",
+    ),
+    "SYNC_NORMS": Key(
+        True,
+        "bool",
+        "With several processes, let batch norms see the images of all of them; False is quicker over a slow network, "
+        "and then no longer the same training as in one process.",
+    ),
+    "HANG_SECONDS": Key(
+        900,
+        "int",
+        "Without a step for so long, every process writes what it is doing to EXP_DIR/stacks; several then end, for "
+        "torchrun to start them anew; 0: never.",
+        minimum=0,
+    ),
     "TRAINABLE_SCOPE": Key(
         "",
         "str",
@@ -309,6 +328,13 @@ TRAIN = {
             "Base learning rate.  Where a file leaves the section out, VGG and networks that start from trained "
             "weights get 0.0003.",
             above=0,
+        ),
+        "RATE_FOR_BATCH": Key(
+            0,
+            "int",
+            "Batch that LEARNING_RATE is meant for: the rate is multiplied by what the whole batch (of all processes, "
+            "times ACCUMULATE) has of it (arXiv 1706.02677); 0 leaves it as it is.",
+            minimum=0,
         ),
         "MOMENTUM": Key(0.9, "float", "Momentum of sgd and rmsprop, first beta of adam and adamw.", minimum=0, below=1),
         "MOMENTUM_2": Key(
@@ -505,6 +531,19 @@ DATASET = {
         "which at least half lies in the image; clip also repairs reversed corners and cuts every box that touches the "
         "image; fail ends with their list.  Boxes that leave the image by 1 pixel are cut under all three.",
         ("drop", "clip", "fail"),
+    ),
+    "CACHE": Key(
+        "",
+        "str",
+        "Where training keeps its images once they are decoded: ram, a folder (for all runs on the same images), or '' "
+        "nowhere.",
+    ),
+    "CACHE_SCALE": Key(
+        2.0,
+        "float",
+        "What CACHE keeps is shrunk to so many times MODEL.IMAGE_SIZE, as far as it is larger; crops then show what is "
+        "left.  0: nothing is shrunk.",
+        minimum=0,
     ),
     "EXIF": Key(
         "ignore",

@@ -5,26 +5,30 @@ becomes `Batch`es there.
 """
 
 import logging
-import os
-import signal
-import threading
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..structures import Batch, Clip
 from ..utils.errors import UserError
+from ..utils.shortage import lacks_memory
 from .detection import DetectionDataset, to_target
 from .image_header import UnreadableImage
 from .inspection import Finding, add_to_report
 from .sampler import Item, PositionedSampler
+from .workers import DEATHS, Shortage, reason_of_death, start_worker
 
 logger = logging.getLogger(__name__)
 
 PREFETCHED_BATCHES = 2
+MAX_DEATHS = 3
+"""Times that workers may be lost without a batch in between."""
+
+MAX_UNREADABLE = 0.5
+"""Share of the training images that others may stand in for: more are no accident, but a folder that is gone."""
 
 
 class ClipLoader:
@@ -56,6 +60,15 @@ class ClipLoader:
         """Batches of a whole epoch."""
         return self.num_batches
 
+    @property
+    def num_rounds(self) -> int:
+        """Batches of an epoch in the process that has most of them."""
+        return self.sampler.num_rounds
+
+    def merge(self, parts: list[list]) -> list:
+        """What the processes made of the rows of their batches, in the order that one process alone has."""
+        return self.sampler.merge(parts)
+
     def set_position(self, epoch: int, first_batch: int = 0):
         """The next iteration starts at batch `first_batch` of `epoch` (counted from 1)."""
         if not 0 <= first_batch <= self.num_batches:
@@ -64,13 +77,14 @@ class ClipLoader:
 
     def __iter__(self):
         epoch, first = self._position
-        self._open(epoch, first)
+        if not self.sampler.endless or self._stream_position != (epoch, first):
+            self._stream, self._stream_position = None, (epoch, first)
         self.num_left_out = 0
         for batch in range(first, self.num_batches):
             if self._stream_position != (epoch, batch):
                 raise RuntimeError("the loader was closed, or iterated anew, before this iteration ended")
             self._stream_position = None
-            packed = next(self._stream)
+            packed = self._next(epoch, batch)
             if isinstance(packed, UserError):
                 # Not the object itself: its traceback would keep this frame, and with it the workers, alive.
                 self.close()
@@ -93,6 +107,36 @@ class ClipLoader:
         """End the worker processes; iterating again starts new ones."""
         self._loader, self._stream, self._stream_position = None, None, None
 
+    def _next(self, epoch: int, batch: int) -> "_Packed | UserError":
+        """What the stream gives at a position.  When a worker has died or lacks memory all are started again there, as
+        long as batches come in between; UserError if they do not."""
+        reason = ""
+        for _ in range(MAX_DEATHS):
+            if reason:  # not where it is caught: the error would keep the old workers alive
+                self.close()
+                logger.warning(
+                    "a process that loads images is lost (%s); all are started anew at batch %d, no image is left out",
+                    reason, batch + 1,
+                )  # fmt: skip
+            try:
+                with DEATHS.raised():
+                    if self._stream is None:
+                        self._open(epoch, batch)
+                    packed = next(self._stream)
+                if not isinstance(packed, Shortage):
+                    return packed
+                reason = packed.reason
+            except (RuntimeError, OSError, EOFError) as error:
+                reason = reason_of_death(error) if self._workers else ""
+                if not reason:
+                    raise
+        self.close()
+        raise UserError(
+            f"DATASET.NUM_WORKERS: processes that load images were lost {MAX_DEATHS} times before batch {batch + 1} "
+            f"was there ({reason}); give fewer than {self._workers} (0 loads in the main process), smaller batches or "
+            "images, or the machine more memory; a container may lack shared memory, too (docker run --shm-size=8g)"
+        )
+
     def _tell_unreadable(self, found: dict[int, str]):
         """Log each file once, with their number so far, and add it to the report of the data set."""
         self.num_left_out += len(found) if self.leave_out else 0
@@ -103,14 +147,20 @@ class ClipLoader:
             add_to_report(
                 self.records.report, "unreadable_image", Finding(self.records.image_path(index), detail=found[index])
             )
+        if found and self.dataset.stand_in and len(self._unreadable) > MAX_UNREADABLE * len(self.records):
+            self.close()
+            raise UserError(
+                f"{self.records.name}: {len(self._unreadable)} of its {len(self.records)} images cannot be read any "
+                f"more, one of them is {found[max(found)]}"
+            )
 
     def _open(self, epoch: int, first: int):
-        """Have the stream of batches stand at a position: the running one if it is there already."""
-        if not self.sampler.endless or self._stream is None or self._stream_position != (epoch, first):
-            if self._loader is None:
-                self._loader = self._create()
-            self.sampler.set_position(epoch, first)
-            self._stream, self._stream_position = iter(self._loader), (epoch, first)
+        """Have a stream of batches stand at a position, with the workers that there are or new ones."""
+        if self._loader is None:
+            self._loader = self._create()
+        self.sampler.set_position(epoch, first)
+        self._stream = iter(self._loader)
+        DEATHS.hold_back()
 
     def _create(self) -> DataLoader:
         if self._workers:
@@ -124,7 +174,7 @@ class ClipLoader:
             pin_memory=self._pin_memory,
             # Its own generator: opening an epoch must not advance the random state of the training process.
             generator=torch.Generator(),
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             persistent_workers=self._workers > 0,
             prefetch_factor=PREFETCHED_BATCHES if self._workers else None,
         )
@@ -180,10 +230,28 @@ class _BatchReader(Dataset):
         return len(self._dataset)
 
     def __getitems__(self, keys):
+        key = None
         try:
-            samples = [(*sample, key.first) for key in keys if (sample := self._sample(key)) is not None]
+            samples = []
+            for key in keys:
+                sample = self._sample(key)
+                samples += [] if sample is None else [(*sample, key.first)]
+            return self._pack(samples)
         except UserError as error:
             return error
+        except Exception as error:
+            in_worker = get_worker_info() is not None
+            if lacks_memory(error):
+                if in_worker:
+                    return Shortage(_in_a_line(error))
+                raise
+            path = self._dataset.records.image_path(key.index)
+            logger.debug("%s", path, exc_info=True)
+            return UserError(
+                f"{path}: cannot be made a part of a batch ({_in_a_line(error)}); log.txt has the traceback"
+            )
+
+    def _pack(self, samples) -> _Packed:
         unreadable, self._dataset.unreadable = self._dataset.unreadable, {}
         if not samples:
             return _Packed(unreadable, None, *[()] * 9, self._num_frames)
@@ -219,18 +287,5 @@ def _unchanged(packed):
     return packed
 
 
-def _obey_parent(parent: int):
-    """End this process when its parent sends SIGTERM; the same signal from anybody else goes by."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
-
-
-def _start_worker(worker: int):
-    """Signals that a terminal or job manager sends to all processes are left to the training process, which ends its
-    workers itself; every worker computes on one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # elsewhere a worker dies of any SIGTERM
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
-    cv2.setNumThreads(0)
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -6,14 +6,17 @@ import os
 import torch
 
 from ..config import update_derived
+from ..utils.distributed import rank, world_size
 from ..utils.errors import UserError
 from . import coco, coco_vid, imagenet_vid, voc, yolo  # noqa: F401  register their kinds
 from .clip_loader import ClipLoader
 from .detection import DATASETS, DetectionDataset, DetectionRecords
+from .image_cache import with_cache
 from .inspection import Checks
 from .lanes import LaneSampler, VideoOrderSampler
 from .mixing import MixingTransform
 from .sampler import EpochBatchSampler, class_shares, repeat_factors
+from .shares import share_of
 from .split import SplitPlan
 from .transforms import create_transforms
 from .video_breaks import cut_into_videos
@@ -106,14 +109,42 @@ def create_loader(cfg, phase: str, records: DetectionRecords | None = None, clip
     else:
         _mix(dataset, cfg)
         sampler = EpochBatchSampler(
-            len(records), cfg.TRAIN.BATCH_SIZE, cfg.DATASET.SHUFFLE, cfg.SEED, drop_last=True, endless=True,
+            len(records), whole_batch(cfg), cfg.DATASET.SHUFFLE, cfg.SEED, drop_last=True, endless=True,
             repeats=_image_repeats(cfg.DATASET, records), image_sizes=cfg.TRAIN.IMAGE_SIZES,
         )  # fmt: skip
     on_gpu = torch.cuda.is_available() and not cfg.DEVICE.startswith("cpu")
     workers = num_workers(cfg.DATASET.NUM_WORKERS)
     # The rows of a batch must not shift under the state of a video.
     leave_out = go_on and not train and not records.is_video
+    if train and sampler.num_images < world_size():
+        raise UserError(f"{records.name}: {sampler.num_images} images cannot be shared by {world_size()} processes")
+    sampler = share_of(sampler, train, rank(), world_size())
     return ClipLoader(dataset, sampler, workers, pin_memory=on_gpu, leave_out=leave_out)
+
+
+def whole_batch(cfg, clips: bool = False) -> int:
+    """Images, or with `clips` videos, of a training batch of all processes together; UserError where that is less than
+    one for each of them."""
+    key, size = "TRAIN.BATCH_SIZE", cfg.TRAIN.BATCH_SIZE
+    if clips:
+        key, size = "MODEL.RNN.BATCH_SIZE", cfg.MODEL.RNN.BATCH_SIZE
+    if cfg.TRAIN.BATCH_PER_PROCESS:
+        return size * world_size()
+    if size < world_size():
+        raise UserError(
+            f"{key}: {size} given, which is shared by {world_size()} processes: give at least {world_size()}, or "
+            "TRAIN.BATCH_PER_PROCESS True"
+        )
+    return size
+
+
+def keep_images(cfg, records: DetectionRecords) -> DetectionRecords:
+    """Training records whose images DATASET.CACHE keeps, if it is to."""
+    if not cfg.DATASET.CACHE:
+        return records
+    sizes = [cfg.MODEL.IMAGE_SIZE, *cfg.TRAIN.IMAGE_SIZES]
+    least = [cfg.DATASET.CACHE_SCALE * max(sides) for sides in zip(*sizes, strict=True)]
+    return with_cache(records, cfg.DATASET.CACHE, least)
 
 
 def _create_lanes(cfg, records: DetectionRecords) -> LaneSampler:
@@ -132,8 +163,8 @@ def _create_lanes(cfg, records: DetectionRecords) -> LaneSampler:
     if for_stills:
         logger.info("clips of videos are shown without %s", ", ".join(for_stills))
     return LaneSampler(
-        records, rnn.BACKPROP_STEPS, rnn.BATCH_SIZE, rnn.FRAMES_IN_VIDEO, data.SHUFFLE, cfg.SEED, endless=True,
-        image_sizes=cfg.TRAIN.IMAGE_SIZES,
+        records, rnn.BACKPROP_STEPS, whole_batch(cfg, clips=True), rnn.FRAMES_IN_VIDEO, data.SHUFFLE, cfg.SEED,
+        endless=True, image_sizes=cfg.TRAIN.IMAGE_SIZES,
     )  # fmt: skip
 
 

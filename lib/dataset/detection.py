@@ -6,7 +6,7 @@ touch reference counts, so memory does not grow with the workers.
 
 import logging
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class DetectionRecords:
     crowd bool [M] marks the objects that are crowds, None where none is; they are difficult, too.  areas float64 [M]
     are those inside the outlines of the objects, NaN or None where there are none.  Of COCO's files, also:
     image_numbers int64 [I], the numbers of the images, and category_ids, those of class_names; None and () where the
-    files have none, or none that hold for all of them.
+    files have none, or none that hold for all of them.  `cache` keeps the images once they are read, None for nothing.
     """
 
     class_names: tuple[str, ...]
@@ -84,6 +84,7 @@ class DetectionRecords:
     areas: np.ndarray | None = None
     image_numbers: np.ndarray | None = None
     category_ids: tuple[int, ...] = ()
+    cache: Any = None
 
     @classmethod
     def build(cls, class_names, paths, ids, sizes, boxes, labels, difficult, counts, name="") -> "DetectionRecords":
@@ -146,6 +147,8 @@ class DetectionRecords:
 
     def read(self, index: int) -> np.ndarray:
         """Image `index` as uint8 BGR [H, W, 3], turned as its boxes expect; UnreadableImage if it cannot be read."""
+        if self.cache is not None:
+            return self.cache.read(index)
         return read_image(self.image_path(index), self.exif)
 
     @property

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.files import write_whole
 from .image_header import ImageFacts
 
@@ -45,6 +45,9 @@ SLACK = 1.0
 
 PART_INSIDE = 0.5
 """A box of which less lies in its image is not cut but left out: what is left of it is hardly its object."""
+
+LONGEST = 1000
+"""Letters of a finding on the screen; the report has them all."""
 
 NAMED = 3
 """Findings that an error message names."""
@@ -117,9 +120,9 @@ class Finding(NamedTuple):
         place = (self.annotation if self.object else self.image) or self.annotation or self.image
         unit = "line" if place.endswith(".txt") else "object"
         place += f" {unit} {self.object}" if self.object else ""
-        if self.detail.startswith((place, self.annotation or place)):
-            return _on_one_line(self.detail)
-        return _on_one_line(f"{place} ({self.detail})" if place and self.detail else place or self.detail)
+        said = not place or self.detail.startswith((place, self.annotation or place))
+        text = self.detail if said else f"{place} ({self.detail})" if self.detail else place
+        return one_line(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
 
 
 class Findings:
@@ -175,7 +178,7 @@ class Findings:
         actions = "; ".join(f"{self._listed(group)} ({action})" for action, group in by_action.items())
         line = f"{self.role}: {self._headline(faults, num_images)}: {actions}"
         lost = self.role != "train" and any(CASES[case].unit == "image" for case in by_action[DROPPED])
-        hints = [*map(_on_one_line, self.hints), *["scores are those of the images left"] * lost]
+        hints = [*map(one_line, self.hints), *["scores are those of the images left"] * lost]
         level = logging.WARNING if faults else logging.INFO
         logger.log(level, "%s", "; ".join([line, *hints, f"{self._first(faults or cases, 1)}{see}"]))
 
@@ -323,8 +326,3 @@ def _as_json(content: dict) -> str:
 
 def _counted(number: int, unit: str) -> str:
     return f"{number} {unit}" if number == 1 else f"{number} {unit}{'es' if unit.endswith('x') else 's'}"
-
-
-def _on_one_line(text: str) -> str:
-    """Line breaks and control characters of a file's words, which have no business on a screen, as escapes."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

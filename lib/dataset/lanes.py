@@ -117,6 +117,11 @@ class VideoOrderSampler(PositionedSampler):
         self._begins = np.zeros(len(records) + 1, bool)
         self._begins[records.video_offsets] = True
 
+    @property
+    def row_lengths(self) -> list[int]:
+        """Frames of each row, the longest one first."""
+        return [len(row) for row in self._rows]
+
     def __len__(self) -> int:
         """Batches, as many as the longest row has frames."""
         return len(self._rows[0]) if self._rows else 0

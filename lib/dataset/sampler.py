@@ -48,6 +48,15 @@ class PositionedSampler(Sampler):
             raise ValueError(f"batch {first_batch} of an epoch of {len(self)}")
         self.epoch, self.first_batch = epoch, first_batch
 
+    @property
+    def num_rounds(self) -> int:
+        """Batches of the process that sees most of them."""
+        return len(self)
+
+    def merge(self, parts: list[list]) -> list:
+        """What the processes made of the rows of their batches, in the order that one process alone has."""
+        return [row for part in parts for row in part]
+
     def image_size(self, epoch: int, batch: int) -> tuple[int, int] | None:
         """The size of the images of a batch; None is the usual one."""
         if not self.image_sizes:

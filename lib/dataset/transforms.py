@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.shortage import lacks_memory
 from .geometry import (
     bend_boxes,
     bend_maps,
@@ -43,6 +44,8 @@ def read_image(path: str, exif: str = "ignore") -> np.ndarray:
     try:
         data = np.fromfile(path, np.uint8)
     except (OSError, ValueError) as error:
+        if lacks_memory(error):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise UnreadableImage(f"{path}: cannot be read ({reason})") from None
     image = decode(data, path)

@@ -5,13 +5,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..structures import Predictions, Target
+from ..utils.distributed import sum_over_processes
 from .box_loss import BoxLoss
 from .matcher import Matcher
 
 
 class FocalLoss(nn.Module):
     """Callable (Predictions, list of B Targets) -> {"loc_loss", "conf_loss"}, both divided by the number of positives
-    of the batch.
+    of the batch, in training of the batches of all processes together, whose losses add up to that of the whole.
 
     Priors that the matcher ignores are left out.  With `sigmoid` every class but the background is a question of its
     own, as in the paper, and the background's logit stays unused; else the classes share one softmax.
@@ -35,7 +36,10 @@ class FocalLoss(nn.Module):
         loc, conf, priors = predictions.loc.float(), predictions.conf.float(), predictions.priors
         boxes, labels, ignored = self.matcher(targets, priors)
         positive = labels > 0
-        normaliser = positive.sum().clamp(min=1)
+        normaliser = positive.sum()
+        if self.training:
+            normaliser = sum_over_processes(normaliser)
+        normaliser = normaliser.clamp(min=1)
         conf_loss = self.focal(conf, labels, self.alpha, self.gamma)
         return {
             "loc_loss": self.box_loss(loc, boxes, priors, positive) / normaliser,

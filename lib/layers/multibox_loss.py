@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..structures import Predictions, Target
+from ..utils.distributed import sum_over_processes
 from .box_loss import BoxLoss
 from .matcher import Matcher
 
@@ -15,7 +16,8 @@ class MultiBoxLoss(nn.Module):
 
     `negatives_per_positive` hardest background priors of each image enter the classification loss; an image in which
     nothing matched gives its `negatives_if_empty` hardest ones and counts as one positive, so that a batch without
-    objects still teaches the background and never divides by zero.  Each negative counts `negative_weight`.
+    objects still teaches the background and never divides by zero.  Each negative counts `negative_weight`.  In
+    training the positives are those of all processes together, whose losses add up to that of the whole batch.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class MultiBoxLoss(nn.Module):
         positive = labels > 0
         num_positives = positive.sum(1)
         normaliser = num_positives.clamp(min=1).sum()
+        if self.training:
+            normaliser = sum_over_processes(normaliser)
         negative = self._hard_negatives(conf, positive | ignored, num_positives)
         return {
             "loc_loss": self.box_loss(loc, boxes, priors, positive) / normaliser,

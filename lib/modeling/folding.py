@@ -5,6 +5,7 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..layers.synced_norm import BATCH_NORMS
 from .nets.backbone import Backbone
 
 PAIRS = (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
@@ -46,4 +47,4 @@ def _fold_chain(layers, kept: set) -> None:
 
 
 def _are_pair(layer, norm) -> bool:
-    return type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d
+    return type(layer) is nn.Conv2d and type(norm) in BATCH_NORMS

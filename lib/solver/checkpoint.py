@@ -7,10 +7,8 @@ their final name and moved there, so that a crash leaves the old file or the new
 import copy
 import logging
 import math
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +23,15 @@ from ..config.weight_colors import expected_colors
 from ..modeling.foreign import FAMILY, FAMILY_PREFIXES, System, recognise, translate
 from ..modeling.pruned import shrink_to
 from ..utils.errors import UserError, nearest
+from ..utils.files import replacing
+from ..utils.signals import held_back
 from .checkpoint_reader import is_run_checkpoint, read_checkpoint
 from .class_transfer import ClassMatch, fit_head
 
 logger = logging.getLogger(__name__)
 
 BEST = "best.pth"
+PARTIAL = ".partial"
 
 FOREIGN_WIRING = ("MODEL.SOURCE_NORM", "MODEL.NORM_IN_TRUNK", "MODEL.EXTRAS_ACTIVATION", "CRITERION.CONF_LOSS")
 """Keys that the tensors of a published system rely on without showing it."""
@@ -282,40 +283,23 @@ def copy_weights(model: nn.Module, content: dict, path, scope: str = "", class_n
 
 
 def save_atomically(content: dict, path) -> None:
-    """torch.save that never leaves a half-written file under `path`."""
+    """torch.save that never leaves a half-written file under `path`; signals to end wait until it is done.
+
+    Raises OSError naming `path`, with the free space of a disk that is full.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
+    with held_back(), replacing(path, path.with_name(path.name + PARTIAL), durable=True) as file:
+        try:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-    except RuntimeError as error:
-        cause = error.__context__  # torch hides the error of the disk behind one of its own
-        if not isinstance(cause, OSError):
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides the error of the disk behind one of its own
+                raise error.__context__ from None
             raise
-        raise OSError(cause.errno, cause.strerror, str(path)) from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a new name to the disk, on systems that can; elsewhere it gets there in their own time."""
-    if hasattr(os, "O_DIRECTORY"):
-        with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def delete_partial_files(exp_dir) -> None:
     """Delete what a process that was killed while it saved has left behind."""
-    for path in Path(exp_dir).glob("*.pth.partial"):
+    for path in Path(exp_dir).glob(f"*.pth{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 

@@ -8,17 +8,19 @@ import cv2
 import numpy as np
 
 from ..utils.draw import image_grid
+from ..utils.files import write_whole
 from .scene import titled
 
 logger = logging.getLogger(__name__)
 
 MAX_COLUMNS = 10
+MAX_KEPT = 40
 JPEG = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90]
 
 
 class FilmStrip:
-    """Keeps a column of small pictures for each evaluation in EXP_DIR/film_strip and shows them side by side, the first
-    and the last and at most MAX_COLUMNS, in EXP_DIR/film_strip.jpg.
+    """Keeps a column of small pictures for each evaluation, of many for MAX_KEPT of them, in EXP_DIR/film_strip and
+    shows them side by side, the first and the last and at most MAX_COLUMNS, in EXP_DIR/film_strip.jpg.
 
     Nothing but these files is remembered, so the strip goes on where a run is resumed.  One that cannot be written is
     warned about and stops nothing.
@@ -39,6 +41,7 @@ class FilmStrip:
                 if later > epoch:
                     path.unlink()
             _write(self.folder / f"epoch_{epoch:04d}.jpg", column)
+            self._thin_out()
             _write(self.path, self._assembled())
         except OSError as error:
             logger.warning("%s: cannot be written (%s); the run goes on without", self.path, error.strerror or error)
@@ -47,6 +50,14 @@ class FilmStrip:
         """The kept columns by epoch."""
         found = ((re.fullmatch(r"epoch_(\d+)\.jpg", path.name), path) for path in self.folder.iterdir())
         return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+    def _thin_out(self) -> None:
+        """Drop columns from where they stand closest, so that at most MAX_KEPT are left however long a run is."""
+        columns = self._columns()
+        while len(columns) > MAX_KEPT:
+            epochs = list(columns)
+            gaps = {epochs[i]: epochs[i + 1] - epochs[i - 1] for i in range(1, len(epochs) - 1)}
+            columns.pop(min(gaps, key=gaps.get)).unlink()
 
     def _assembled(self) -> np.ndarray:
         paths = list(self._columns().values())
@@ -57,4 +68,4 @@ class FilmStrip:
 
 
 def _write(path: Path, picture) -> None:
-    cv2.imencode(JPEG[0], picture, JPEG[1])[1].tofile(path)
+    write_whole(path, cv2.imencode(JPEG[0], picture, JPEG[1])[1].tobytes())

@@ -11,6 +11,7 @@ from ..dataset.image_header import UnreadableImage
 from ..evaluation import written_id
 from ..structures import Detections
 from ..utils.draw import draw_truth_and_detections
+from ..utils.files import plain_name, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,10 @@ class Gallery:
         for index, picture in self._drawn(self._found):
             image_id = written_id(self.records.image_id(index))
             if index in self.on_board:
-                writer.image(f"{tag}/{image_id}", picture, step, legend)
+                writer.image(f"{tag}/{image_id}", picture, step, legend, photograph=True)
             if folder is not None:
-                path = folder / f"{str(image_id).replace('/', '_')}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imencode(".jpg", picture)[1].tofile(path)
+                path = folder / f"{plain_name(str(image_id))}.jpg"
+                write_whole(path, cv2.imencode(".jpg", picture)[1].tobytes())
 
     def strip(self) -> list[np.ndarray]:
         """Small pictures of a few of the images, always the same ones."""

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from ..dataset.dataset_factory import whole_batch
 from ..utils.errors import UserError
 from .checkpoint import in_scope, scope_prefixes
 
@@ -107,6 +108,8 @@ class LearningRate:
             raise UserError("TRAIN.LR_SCHEDULER.STEPS: is empty, but SCHEDULER step takes its period from it")
         self.schedule = schedule
         self.base = cfg.TRAIN.OPTIMIZER.LEARNING_RATE
+        if meant := cfg.TRAIN.OPTIMIZER.RATE_FOR_BATCH:
+            self.base *= whole_batch(cfg) * cfg.TRAIN.ACCUMULATE / meant
         self.lengths = EpochLengths(steps_per_epoch) if isinstance(steps_per_epoch, int) else steps_per_epoch
         self.hold = schedule.WARM_UP_EPOCHS
         self.epochs = cfg.TRAIN.MAX_EPOCHS - self.hold

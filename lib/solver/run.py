@@ -54,7 +54,7 @@ CLIPS = (
 
 UNREMARKABLE = (
     "PHASE", "TRAIN.RESUME", "DEVICE", "DATASET.NUM_WORKERS", "RESUME_CHECKPOINT", "MODEL.PRETRAINED",
-    "VISUALIZE.IMAGE", "VISUALIZE.DETECTION",
+    "VISUALIZE.IMAGE", "VISUALIZE.DETECTION", "DATASET.CACHE",
 )  # fmt: skip
 """Keys that may differ between the starts of a run without a word."""
 
@@ -114,7 +114,8 @@ def make_way(state, path, cfg) -> None:
     """Move what lies in EXP_DIR from beyond the position of `path`, from which `state` was loaded, to a folder of its
     own: a course that --resume went back on, or files that cannot be read.  They would count as the last checkpoint.
 
-    After going back, a best.pth from beyond, or one that the new folder never had, no longer counts as the best.
+    After going back, a best.pth from beyond, or one that the new folder never had, no longer counts as the best; nor
+    does one that cannot be read.
     """
     exp_dir, best = Path(cfg.EXP_DIR), Path(cfg.EXP_DIR) / ckpt.BEST
     position = (state.epoch + 1, state.batch) if state.batch else (state.epoch, math.inf)
@@ -122,7 +123,7 @@ def make_way(state, path, cfg) -> None:
     beyond = [later for later in beyond if later.resolve() != Path(path).resolve()]
     if not best.exists():
         state.best = {}
-    elif cfg.TRAIN.RESUME != "auto" and _step_of(best) > state.step:
+    elif _is_spent(best, math.inf if cfg.TRAIN.RESUME == "auto" else state.step):
         beyond.append(best)
         state.best = {}
     if beyond:
@@ -139,12 +140,14 @@ def _aside_names() -> Iterator[str]:
     yield from (f"set_aside_{number}" for number in itertools.count(2))
 
 
-def _step_of(path) -> float:
-    """The optimizer steps behind a checkpoint; infinitely many where nobody knows."""
+def _is_spent(best: Path, last_step: float) -> bool:
+    """Whether a best.pth cannot be read, or comes from beyond so many optimizer steps or from nobody knows where."""
     try:
-        return ckpt.read_checkpoint(path)["position"]["step"]
-    except (UserError, KeyError):
-        return math.inf
+        content = ckpt.read_checkpoint(best)
+    except UserError as error:
+        logger.warning("%s; the next evaluation chooses the best anew", error)
+        return True
+    return content.get("position", {}).get("step", math.inf) > last_step
 
 
 def check_same_run(content: dict, path, cfg, class_names) -> None:

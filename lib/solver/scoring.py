@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,10 @@ from ..dataset.transforms import create_transforms
 from ..evaluation import COCO_FIGURES, ERRORS, Protocols, ResultsWriter, to_coco_results
 from ..modeling.inference import InferenceNetwork, resolve_compile
 from ..modeling.model_builder import create_criterion, create_postprocess
-from ..structures import Detections
+from ..structures import Detections, Target
 from ..utils.device import resolve_precision
+from ..utils.distributed import gather, is_main
+from ..utils.files import about_file, write_whole
 from .evaluate import Evaluator
 from .figures import ap_figure, confusion_figure, error_figure, pr_figure, render_figure
 from .film_strip import FilmStrip
@@ -48,24 +51,38 @@ class Scorer:
         self.class_names = list(class_names)
         self.writer = writer
         self.loaders = {}
+        self._num_left_out = 0
         self.normalize, self.device = normalize, device
         self.evaluator = Evaluator(create_postprocess(cfg), device)
         self.eval_transform = create_transforms(cfg, train=False)
         for phase in {"eval", "test"} & set(records):
             choose_headline(cfg, records[phase])  # a mistake is told before the training, not after
 
-    def score(self, model: nn.Module, phase: str, step: int, epoch: int | None = None) -> dict:
+    def score(
+        self,
+        model: nn.Module,
+        phase: str,
+        step: int,
+        epoch: int | None = None,
+        between: Callable[[], None] = lambda: None,
+    ) -> dict:
         """mAP (of the protocol that TEST.METRIC chooses), AP per class, mean losses and speed of the model as it is;
-        after an `epoch` of training also the next pictures of the film strip."""
+        after an `epoch` of training also the next pictures of the film strip.  {} but in the main process; between() is
+        called before every batch."""
         network = self.network(model)
         metrics, gallery = create_protocols(self.cfg, self.records[phase], whole=False), self._gallery(phase)
-        figures = self._run(network, phase, step, metrics, [gallery.take], create_criterion(self.cfg))
+        criterion = create_criterion(self.cfg).eval()
+        figures = self._run(network, phase, step, metrics, [gallery.take], criterion, between)
+        if not figures:
+            return {}
         gallery.write(self.writer, f"{phase.title()} images", step)
         if epoch is not None:
             FilmStrip(self.exp_dir).add(gallery.strip(), epoch, figures["mAP"])
         return figures
 
-    def score_and_keep(self, model: nn.Module, phase: str, step: int, suffix: str, about: dict) -> dict:
+    def score_and_keep(
+        self, model: nn.Module, phase: str, step: int, suffix: str, about: dict, between: Callable[[], None]
+    ) -> dict:
         """The same by all protocols, without losses but, of videos, with the speed frame by frame; shows the tables and
         keeps results, detections, plots and pictures in EXP_DIR.
 
@@ -73,14 +90,14 @@ class Scorer:
         """
         network = self.network(model, len(self.records[phase]))
         metrics, gallery = create_protocols(self.cfg, self.records[phase]), self._gallery(phase)
+        if not is_main():
+            return self._run(network, phase, step, metrics, [], None, between)
         detections, pictures = self.exp_dir / f"detections{suffix}.json", self.exp_dir / f"pictures{suffix}"
         keeper = OutcomeKeeper(self.records[phase], self.class_names, self.cfg.TEST.PICTURE_THRESHOLD)
-        with ResultsWriter(detections) as results, self._coco_results(self.records[phase], suffix) as more:
-            figures = self._run(network, phase, step, metrics, [gallery.take, keeper.take, results.add, *more])
-        gallery.write(self.writer, f"{phase.title()} images", step, pictures)
-        left_out = self._loader(phase).num_left_out
-        about = about | ({"images_left_out": left_out} if left_out else {})
-        plots = self._write_plots(metrics, figures, step, suffix)
+        with _results_file(detections) as add, self._coco_results(self.records[phase], suffix) as more:
+            takers = [gallery.take, keeper.take, add, *more]
+            figures = self._run(network, phase, step, metrics, takers, None, between)
+        about = about | ({"images_left_out": self._num_left_out} if self._num_left_out else {})
         records = self.records[phase]
         logger.info(
             "%s\nspeed: %.1f images/s network alone, %.1f end to end (%s); detections: %s; pictures: %s; worst and "
@@ -88,6 +105,8 @@ class Scorer:
             metrics.tables(figures), figures["fps_network"], figures["fps_end_to_end"], network.describe(),
             detections, pictures, self.exp_dir / f"gallery{suffix}.html",
         )  # fmt: skip
+        gallery.write(self.writer, f"{phase.title()} images", step, pictures)  # after the tables: the disk may be full
+        plots = self._write_plots(metrics, figures, step, suffix)
         if records.is_video:
             logger.info(
                 "objects are seen in %.1f %% of their frames (score %.2f), %.1f %% are gaps between frames in which "
@@ -109,19 +128,23 @@ class Scorer:
         return InferenceNetwork(model, self.normalize, self.device, dtype, mode)
 
     def _run(
-        self, network: InferenceNetwork, phase: str, step: int, metrics: Protocols, takers: list, criterion=None
+        self, network: InferenceNetwork, phase: str, step: int, metrics: Protocols, takers: list, criterion, between
     ) -> dict:
         """Feed the detections of a phase to the metrics and to `takers`, functions of detections and targets, and log
-        the figures."""
+        the figures; {} but in the main process."""
         names, tag = self.class_names, phase.title()
 
-        def consume(found: list[Detections], batch) -> None:
+        def consume(found: list[Detections], targets: list[Target]) -> None:
             found = [Detections(d.boxes, d.scores, d.labels, tuple(names)) for d in found]
-            metrics.update(found, batch.targets)
+            metrics.update(found, targets)
             for take in takers:
-                take(found, batch.targets)
+                take(found, targets)
 
-        speed, losses = self.evaluator.run(network, self._loader(phase), consume, phase, criterion)
+        loader = self._loader(phase)
+        speed, losses = self.evaluator.run(network, loader, consume, phase, criterion, between)
+        self._num_left_out = sum(gather(loader.num_left_out) or [0])
+        if not is_main():
+            return {}
         scores = metrics.compute()
         figures = {name: scores[name] for name in metrics.headline_keys()} | losses
         figures |= {"fps_network": speed.network, "fps_end_to_end": speed.end_to_end}
@@ -160,7 +183,7 @@ class Scorer:
         }
         pictures = {name.replace("_", " "): render_figure(figure) for name, figure in plots.items()}
         for name, picture in zip(plots, pictures.values(), strict=True):
-            cv2.imencode(".png", picture)[1].tofile(self.exp_dir / f"{name}{suffix}.png")
+            write_whole(self.exp_dir / f"{name}{suffix}.png", cv2.imencode(".png", picture)[1].tobytes())
             self.writer.image(f"Test plots/{name.replace('_', ' ')}", picture, step)
         return pictures
 
@@ -183,7 +206,7 @@ class Scorer:
             f" {json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
             for key, value in ({"class_names": self.class_names} | known).items()
         )
-        (self.exp_dir / name).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        write_whole(self.exp_dir / name, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @contextmanager
     def _coco_results(self, records, suffix: str):
@@ -194,9 +217,10 @@ class Scorer:
             return
         numbers = {records.image_id(index): number for index, number in enumerate(records.image_numbers.tolist())}
         to_entries = partial(to_coco_results, image_numbers=numbers, category_ids=records.category_ids)
-        with ResultsWriter(self.exp_dir / f"coco_results{suffix}.json", to_entries) as results:
-            yield [results.add]
-        logger.info("detections by the numbers of COCO: %s", results.path)
+        path = self.exp_dir / f"coco_results{suffix}.json"
+        with _results_file(path, to_entries) as add:
+            yield [add]
+        logger.info("detections by the numbers of COCO: %s", path)
 
     def _gallery(self, phase: str) -> Gallery:
         return Gallery(self.records[phase], self.cfg.TEST, self.class_names)
@@ -206,3 +230,13 @@ class Scorer:
         if phase not in self.loaders:
             self.loaders[phase] = create_loader(self.cfg, phase, self.records[phase])
         return self.loaders[phase]
+
+
+@contextmanager
+def _results_file(path: Path, *to_entries):
+    """Inside, what takes detections for a results file; an error of the disk names it."""
+    try:
+        with ResultsWriter(path, *to_entries) as results:
+            yield results.add
+    except OSError as error:
+        raise about_file(error, path) from None

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,23 @@ from ..layers.normalize import Normalize
 from ..modeling.complexity import count_macs
 from ..modeling.model_builder import create_criterion, create_model
 from ..utils.device import autocast, resolve_precision, select_device
+from ..utils.distributed import (
+    is_main,
+    is_together,
+    main_first,
+    on_main,
+    rank,
+    share_weights,
+    sum_of_losses,
+    world_size,
+)
+from ..utils.errors import UserError
 from ..utils.log import setup_logging
 from ..utils.meters import LossMeter, StopWatch
 from . import checkpoint as ckpt
 from .base_weights import load_base_weights
 from .course import tell_course
+from .hang_watch import HangWatch
 from .model_graph import write_graph
 from .optim import freeze_outside_scope, hold_frozen_norms, set_learning_rate
 from .run import (
@@ -34,11 +46,12 @@ from .run import (
     run_content,
     warn_of_meanings,
 )
+from .run_lock import locked_run
 from .scoring import Scorer
 from .stages import check_held_base, create_stage_loaders, enter_stage, epoch_lengths, loader_of, tell_stages
 from .step_guard import StepGuard
-from .task import DetectionTask, state_for
-from .train_state import GivenUp, Stopped, StopRequest, TrainState
+from .task import DetectionTask, SharedTask, state_for
+from .train_state import GivenUp, Stopped, StopRequest, TrainState, saved_note
 from .visualize import find_image, run_visualize
 from .writer import RunWriter
 
@@ -59,9 +72,9 @@ class Solver:
         setup_logging(self.exp_dir)
         self.device = select_device(cfg.DEVICE)
         self.records = {}
-        if first := find_first(cfg):
+        if first := on_main(lambda: find_first(cfg)):
             ckpt.adopt_inputs(cfg, first[1], first[0])
-        self.class_names = self._open_data()
+        self.class_names = main_first(self._open_data)
         check_num_classes(cfg, self.class_names)
         update_derived(cfg)
         torch.manual_seed(cfg.SEED)
@@ -72,17 +85,19 @@ class Solver:
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.normalize = Normalize(cfg.DATASET.PIXEL_MEANS, cfg.DATASET.PIXEL_STDS).to(self.device)
         self.writer = RunWriter(cfg.LOG_DIR, self.exp_dir)
+        self.watch = HangWatch(cfg.TRAIN.HANG_SECONDS, self.exp_dir)
         self.scorer = Scorer(cfg, self.records, self.class_names, self.normalize, self.device, self.writer)
         logger.info(
-            "%s on %s, %d classes, input %dx%d, %d priors, %.2f M parameters, on %s",
+            "%s on %s, %d classes, input %dx%d, %d priors, %.2f M parameters, on %s%s",
             cfg.MODEL.SSDS, cfg.MODEL.NETS, cfg.MODEL.NUM_CLASSES, *cfg.MODEL.IMAGE_SIZE, len(self.model.priors),
-            self.num_parameters / 1e6, self.device,
+            self.num_parameters / 1e6, self.device, f", {world_size()} processes" if is_together() else "",
         )  # fmt: skip
 
     def run(self) -> None:
         """The phases of cfg.PHASE, each once, in order."""
-        with self.writer:
-            save_config(self.cfg, self.exp_dir / "config.yml")
+        alone = locked_run(self.exp_dir) if "train" in self.cfg.PHASE and is_main() else nullcontext()
+        with alone, self.writer:
+            on_main(lambda: save_config(self.cfg, self.exp_dir / "config.yml"))
             for phase in dict.fromkeys(self.cfg.PHASE):
                 getattr(self, phase)()
 
@@ -96,34 +111,48 @@ class Solver:
         learning = freeze_outside_scope(self.model, cfg.TRAIN.TRAINABLE_SCOPE)
         check_held_base(cfg, self.model, learning)
         state = TrainState(cfg, self.model, epoch_lengths(cfg, loaders), dtype == torch.float16, self.device)
+        if rank():  # what the network draws shall differ from process to process
+            torch.manual_seed(cfg.SEED + rank())
         self._resume(state)
         if self._is_over(state):
             self._tell_end(state)
             return
         tell_stages(cfg, loaders, dtype)
-        if state.step == 0:
+        if state.step == 0 and is_main():
             write_graph(self.writer, self.model, cfg.MODEL.IMAGE_SIZE, self.device)
-        task = DetectionTask(self.model, create_criterion(cfg), self.normalize)
+        task = SharedTask(DetectionTask(self.model, create_criterion(cfg), self.normalize), cfg.TRAIN.SYNC_NORMS)
         self.guard = StepGuard(cfg, state, self.records["train"], dtype)
-        with StopRequest() as stop:
+        with StopRequest() as stop, self._kept(state):
             while not self._is_over(state):
                 stage = stage_of(cfg, state.epoch + (not self._map_is_owed(state)))
                 enter_stage(self.model, stage, learning)
+                task.share()
                 if not self._map_is_owed(state):
                     loader = loader_of(stage, loaders)
                     self._train_epoch(task, state, loader, partial(autocast, self.device, dtype), stop)
                 save = due(state.epoch, cfg.TRAIN.CHECKPOINTS_EPOCHS, epochs)
-                if stop.received is None and self._map_is_owed(state):
+                if not stop.agree() and self._map_is_owed(state):
                     if save:  # a run that is killed in a long evaluation does not lose the epoch
                         self._save(state)
-                    with suppress(GivenUp), stop.between_batches(self.model):
-                        self._track_map(state)
-                if stop.received is not None:
+                    with suppress(GivenUp):
+                        self._track_map(state, stop)
+                if stop.agree():
                     self.guard.check_noted()
                     raise Stopped(stop.received, self._save(state), cfg.TRAIN.RESUME)
                 if save or self._is_over(state):
                     self._save(state)
         self._tell_end(state)
+
+    @contextmanager
+    def _kept(self, state: TrainState):
+        """Save what was learnt when a mistake comes up between two steps, as that the images are gone, and say so."""
+        try:
+            yield
+        except UserError as error:
+            if not state.step or state.batch % self.cfg.TRAIN.ACCUMULATE or is_together():
+                raise
+            self.guard.check_noted()
+            raise UserError(f"{error}; {saved_note(self._save(state), self.cfg.TRAIN.RESUME)}") from None
 
     def _is_over(self, state: TrainState) -> bool:
         return not self._map_is_owed(state) and (state.epoch >= self.cfg.TRAIN.MAX_EPOCHS or self._has_stalled(state))
@@ -150,7 +179,9 @@ class Solver:
         meter, whole, watch, lap = LossMeter(), LossMeter(), StopWatch(self.device), StopWatch(self.device)
         num_batches = len(loader)
         title = f"epoch {state.epoch + 1}/{cfg.MAX_EPOCHS}"
-        with tqdm(total=loader.num_images, desc=title, unit="img", disable=None, leave=False) as bar:
+        hidden = None if is_main() else True
+        bar = tqdm(total=loader.num_images, desc=title, unit="img", disable=hidden, leave=False)
+        with bar, self.watch.watching():
             bar.update(state.batch * loader.num_images // num_batches)
             watch.start()
             lap.start()
@@ -163,7 +194,8 @@ class Solver:
                 state.batch += 1
                 meter.add(losses)
                 whole.add(losses)
-                num_images = sum(len(batch.images) for batch in clip)
+                self.watch.beat()
+                num_images = sum(len(batch.images) for batch in clip) * world_size()
                 watch.events += num_images
                 lap.events += num_images
                 bar.update(num_images)
@@ -172,7 +204,7 @@ class Solver:
                     bar.set_postfix(self._log_step(meter.pop(), state, watch.rate), refresh=False)
                     watch = StopWatch(self.device)
                     watch.start()
-                if stop.received is not None and with_step and state.batch < num_batches:
+                if with_step and stop.agree() and state.batch < num_batches:
                     return
                 if with_step and state.batch < num_batches and self._iterations_are_due(state.step):
                     self.guard.check_noted()
@@ -187,12 +219,15 @@ class Solver:
         )  # fmt: skip
 
     def _train_step(self, task, state: TrainState, clip, context, with_step: bool) -> dict:
-        """Forward and backward of a clip and, `with_step`, the optimizer step; returns the losses."""
+        """Forward and backward of a clip and, `with_step`, the optimizer step; returns the losses of all processes."""
         rate = state.learning_rate.at(state.step)
-        losses, state.recurrent = task(clip, state.recurrent, context)
-        total = sum(losses.values())
-        self.guard.check_losses(losses, total, clip, rate)
-        state.scaler.scale(total / self.cfg.TRAIN.ACCUMULATE).backward()
+        with task.sharing(with_step):
+            own, state.recurrent = task(clip, state.recurrent, context)
+            losses = sum_of_losses(own)
+            self.guard.check_losses(losses, sum(losses.values()), clip, rate)
+            # The processes' gradients are averaged, and what is wanted is that of the sum of their losses.
+            scale = world_size() / self.cfg.TRAIN.ACCUMULATE
+            state.scaler.scale(sum(own.values()) * scale).backward()
         if with_step:
             set_learning_rate(state.optimizer, rate)
             limit = self.cfg.TRAIN.CLIP_NORM or (math.inf if self.guard.on_cpu else 0)  # infinity changes nothing
@@ -230,18 +265,23 @@ class Solver:
         settings = self.cfg.TRAIN
         return settings.TRACK_MAP and due(epoch, settings.TRACK_MAP_EVERY, settings.MAX_EPOCHS)
 
-    def _track_map(self, state: TrainState) -> None:
+    def _track_map(self, state: TrainState, stop: StopRequest) -> None:
         """Score the averaged weights on the evaluation images and keep them if they are the best so far."""
-        with state.averaged_weights():
-            scores = self.scorer.score(self.model, "eval", state.step, state.epoch)
+
+        def between() -> None:
+            self.watch.beat()
+            stop.give_up()
+
+        with state.averaged_weights(), self.watch.watching():
+            share_weights(self.model)  # norms may have seen other images in each process
+            scores = self.scorer.score(self.model, "eval", state.step, state.epoch, between)
+        mean_ap = on_main(lambda: scores["mAP"])
         state.to_score = False
-        if scores["mAP"] > state.best.get("mAP", -1.0):
-            state.best = {"mAP": scores["mAP"], "epoch": state.epoch}
-            ckpt.save_atomically(
-                run_content(self.cfg, self.class_names, **state.state_dict()), self.exp_dir / ckpt.BEST
-            )
+        if mean_ap > state.best.get("mAP", -1.0):
+            state.best = {"mAP": mean_ap, "epoch": state.epoch}
+            self._write(state, self.exp_dir / ckpt.BEST)
         logger.info(
-            "epoch %d: mAP %.3f on %d images (best %.3f in epoch %d)", state.epoch, scores["mAP"],
+            "epoch %d: mAP %.3f on %d images (best %.3f in epoch %d)", state.epoch, mean_ap,
             len(self.records["eval"]), state.best.get("mAP", math.nan), state.best.get("epoch", 0),
         )  # fmt: skip
 
@@ -250,22 +290,29 @@ class Solver:
         prefix = self.cfg.CHECKPOINTS_PREFIX
         within = f"{state.epoch + 1}_iter_{state.batch}" if state.batch else f"{state.epoch}"
         path = self.exp_dir / f"{prefix}_epoch_{within}.pth"
-        ckpt.save_atomically(run_content(self.cfg, self.class_names, **state.state_dict()), path)
-        ckpt.delete_old_checkpoints(self.exp_dir, prefix, self.cfg.TRAIN.CHECKPOINTS_KEPT)
+        self._write(state, path)
+        if is_main():
+            ckpt.delete_old_checkpoints(self.exp_dir, prefix, self.cfg.TRAIN.CHECKPOINTS_KEPT)
         return path
+
+    def _write(self, state: TrainState, path: Path) -> None:
+        """Write what the run is at; each process adds what only it knows."""
+        content = run_content(self.cfg, self.class_names, **state.state_dict())
+        on_main(lambda: ckpt.save_atomically(content, path))
 
     def _resume(self, state: TrainState) -> None:
         """Continue the run of EXP_DIR or --resume; else start from RESUME_CHECKPOINT or from fresh weights."""
-        cfg, found = self.cfg, find_run(self.cfg)
-        ckpt.delete_partial_files(self.exp_dir)
+        cfg, found = self.cfg, on_main(lambda: find_run(self.cfg))
+        on_main(lambda: ckpt.delete_partial_files(self.exp_dir))
         if found is None:
             if self.writer.json_path.exists():  # of a run that was killed before its first checkpoint
                 self.writer.hide_after(0)
             if cfg.MODEL.PRETRAINED and not self.model.pruned:  # its base comes with the rest
-                load_base_weights(self.model, cfg)
+                on_main(lambda: load_base_weights(self.model, cfg))
+                share_weights(self.model)
                 state.restart_average()
             if cfg.RESUME_CHECKPOINT:
-                content = ckpt.read_checkpoint(cfg.RESUME_CHECKPOINT)
+                content = on_main(lambda: ckpt.read_checkpoint(cfg.RESUME_CHECKPOINT))
                 report = ckpt.copy_weights(
                     self.model, content, cfg.RESUME_CHECKPOINT, cfg.TRAIN.RESUME_SCOPE, self.class_names
                 )
@@ -284,7 +331,7 @@ class Solver:
         check_same_run(content, path, cfg, self.class_names)
         state.load_state_dict(content, path)
         forget_other_clips(state, content, cfg)
-        make_way(state, path, cfg)
+        self._make_way(state, path)
         self.writer.hide_after(state.step)
         instead = " (RESUME_CHECKPOINT is not read: the run goes before it)" if cfg.RESUME_CHECKPOINT else ""
         logger.info("continuing %s after epoch %d, batch %d%s", path, state.epoch, state.batch, instead)
@@ -296,28 +343,38 @@ class Solver:
         state.epoch = ckpt.epoch_of(path)
         state.step = state.learning_rate.lengths.total(state.epoch)
         state.restart_average()
-        make_way(state, path, self.cfg)
+        self._make_way(state, path)
         logger.info("continuing %s after epoch %d; it holds weights only, the optimizer starts anew", path, state.epoch)
+
+    def _make_way(self, state: TrainState, path: Path) -> None:
+        on_main(lambda: make_way(state, path, self.cfg))
+        state.best = on_main(lambda: state.best)
 
     # ---------------------------------------------------------------------------------------------- eval, test
 
     def eval(self) -> None:
         """Losses and mAP of the tested weights on the evaluation images."""
-        for title, path in checkpoints_to_test(self.cfg):
+        for title, path in on_main(lambda: checkpoints_to_test(self.cfg)):
             position = self.load_for_test(path)
-            scores = self.scorer.score(self.model, "eval", position["step"])
+            with self.watch.watching():
+                scores = self.scorer.score(self.model, "eval", position["step"], between=self.watch.beat)
             logger.info("%s: %s", title, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
     def test(self) -> None:
         """Score the test images: table, mAP, speed, results files and pictures; of several epochs also their course."""
         tested = []
-        for title, path in checkpoints_to_test(self.cfg):
+        for title, path in on_main(lambda: checkpoints_to_test(self.cfg)):
             position = self.load_for_test(path)
             logger.info("testing %s (%s) on %d images", path, title, len(self.records["test"]))
             suffix = "" if title in ("last", "best") else "_" + title.replace(" ", "_")
             about = {"checkpoint": str(path), "epoch": position["epoch"], "parameters": self.num_parameters}
             about["macs"] = sum(count_macs(self.model, self.cfg.MODEL.IMAGE_SIZE).values())
-            scores = self.scorer.score_and_keep(self.model, "test", position["step"], suffix, about)
+            with self.watch.watching():
+                scores = self.scorer.score_and_keep(
+                    self.model, "test", position["step"], suffix, about, self.watch.beat
+                )
+            if not is_main():
+                continue
             metrics = {"mAP": scores["mAP"], "fps": scores["fps_end_to_end"], "parameters": self.num_parameters}
             self.writer.hparams(flatten_config(self.cfg), metrics | {"MACs": about["macs"]})
             tested.append((position["epoch"], scores))
@@ -326,7 +383,7 @@ class Solver:
 
     def load_for_test(self, path: Path) -> dict[str, int]:
         """Fill the model from a checkpoint, completely; returns the epoch and step it stands for, 0 if unknown."""
-        content = ckpt.read_checkpoint(path)
+        content = on_main(lambda: ckpt.read_checkpoint(path))
         if ckpt.is_run_checkpoint(content):
             check_same_run(content, path, self.cfg, self.class_names)
         ckpt.match_shapes(self.model, content, path, self.cfg)
@@ -341,8 +398,10 @@ class Solver:
 
     def visualize(self) -> None:
         """Pictures of what the detector is made of and sees: priors, augmentation, feature maps, gradients."""
-        _, path = checkpoints_to_test(self.cfg)[-1]
+        _, path = on_main(lambda: checkpoints_to_test(self.cfg)[-1])
         position = self.load_for_test(path)
+        if not is_main():
+            return
         write_graph(self.writer, self.model, self.cfg.MODEL.IMAGE_SIZE, self.device)
         run_visualize(self.cfg, self.model, self.records["visualize"], self.normalize, self.writer, position["step"])
 

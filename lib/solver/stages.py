@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..config.stages import Stage, num_still_epochs, stage_of
-from ..dataset.dataset_factory import ClipLoader, create_loader
+from ..dataset.dataset_factory import ClipLoader, create_loader, keep_images
 from ..utils.errors import UserError
 from .optim import EpochLengths
 
@@ -23,6 +23,7 @@ def create_stage_loaders(cfg, records) -> dict[bool, ClipLoader]:
             f"MODEL.RNN.IN_USE: {records.name} holds no videos to make clips of; a data set of stills is trained with "
             "IN_USE False, or with USE_LSTM_AFTER_EPOCH not below TRAIN.MAX_EPOCHS"
         )
+    records = keep_images(cfg, records)
     return {clips: create_loader(cfg, "train", records, clips=clips) for clips in needed}
 
 

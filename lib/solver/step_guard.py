@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..evaluation import written_id
-from ..structures import Clip
+from ..structures import Batch, Clip
+from ..utils.distributed import gather, is_together
 from ..utils.log import ROOT
 from .checkpoint import save_atomically
 from .run import run_content
@@ -62,14 +63,18 @@ class StepGuard:
         boxes = torch.cat([target.boxes for batch in clip for target in batch.targets])
         if not boxes.isfinite().all():
             targets = [target for batch in clip for target in batch.targets if not target.boxes.isfinite().all()]
-            self._stop("a box is not finite", _ids(targets), self.state.learning_rate.at(self.state.step), {})
+            rate = self.state.learning_rate.at(self.state.step)
+            if is_together():  # the others do not know of it, and so cannot give their part of a replay file
+                message = _message("a box is not finite", self.state.epoch, self.state.batch, {}, rate, _ids(targets))
+                raise FloatingPointError(f"{message}; look at its annotation")
+            self._stop("a box is not finite", targets, rate, {})
 
     def check_losses(self, losses: dict[str, Tensor], total: Tensor, clip: Clip, rate: float) -> None:
-        """Take in the losses of a clip and their sum, before they go backward."""
+        """Take in the losses of a clip and their sum, those of all processes together, before they go backward."""
         if self.on_cpu:
             self._losses.append({name: value.item() for name, value in losses.items()})
             if not math.isfinite(total.item()):
-                self._stop("the loss is not finite", _ids(_targets(clip)), rate, self._losses[-1])
+                self._stop("the loss is not finite", _targets(clip), rate, self._losses[-1])
             return
         parts = {name: value.detach() for name, value in losses.items()}
         state = self.state
@@ -82,7 +87,7 @@ class StepGuard:
         """Take in the norm of the whole gradient, before the optimizer uses it; only on a CPU is it looked at."""
         if self.on_cpu and not math.isfinite(norm.item()):
             targets = [target for clip in self._clips for target in _targets(clip)]
-            self._stop("the gradient is not finite", _ids(targets), rate, self._losses[-1], norm.item())
+            self._stop("the gradient is not finite", targets, rate, self._losses[-1], norm.item())
 
     def check_noted(self) -> None:
         """Stop the run if a loss of the GPU was not finite since the last call; waits for the device."""
@@ -96,26 +101,37 @@ class StepGuard:
             + f"; {ADVICE}; on a GPU no replay file can be written: go on with DEVICE=cpu to get one"
         )
 
-    def _stop(self, what: str, image_ids, rate: float, losses: dict[str, float], norm: float | None = None) -> None:
-        message = _message(what, self.state.epoch, self.state.batch, losses, rate, image_ids)
+    def _stop(self, what: str, targets: list, rate: float, losses: dict[str, float], norm: float | None = None) -> None:
+        """Raise in all processes, with what they did together."""
+        clips, ids, state = gather(self._clips), gather(_ids(targets)), self._state_before()
+        if clips is None or ids is None:
+            raise FloatingPointError(what)
+        message = _message(what, self.state.epoch, self.state.batch, losses, rate, sum(ids, []))
         message += "" if norm is None else f", gradient norm {norm:g}"
         message += f"; {ADVICE}" if losses else "; look at its annotation"
         if not self.on_cpu:
             raise FloatingPointError(message)
         path = Path(self.cfg.EXP_DIR) / REPLAY_FOLDER / f"step_{self.state.step + 1}.pth"
         try:
-            save_atomically(self._content(rate, norm), path)
+            whole = [_joined(parts) for parts in zip(*clips, strict=True)]
+            save_atomically(self._content(state, whole, rate, norm), path)
         except OSError as error:
             end = f"{path} could not be written ({error.strerror or error})"
         else:
             end = f"to find out why: {COMMAND} --replay {shlex.quote(str(path))}"
         raise FloatingPointError(f"{message}; {end}")
 
-    def _content(self, rate: float, norm: float | None) -> dict:
-        """What a replay file holds: the state of the run before the step, the step's batches, and what came out."""
+    def _state_before(self) -> dict:
+        """The state of the run before the step."""
+        recurrent, self.state.recurrent = self.state.recurrent, self._recurrent_before
         state = self.state.state_dict()
+        self.state.recurrent = recurrent
         state["model"] = {**state["model"], **self._buffers_before}
-        state["rng"]["torch"], state["recurrent"] = self._rng_before, self._recurrent_before
+        state["rng"]["torch"] = self._rng_before
+        return state
+
+    def _content(self, state: dict, clips: list[Clip], rate: float, norm: float | None) -> dict:
+        """What a replay file holds: the state of the run before the step, the step's batches, and what came out."""
         index = {self.records.image_id(i): i for i in range(len(self.records))}
         return {
             "replay": FORMAT,
@@ -125,7 +141,7 @@ class StepGuard:
             "learning_rate": rate,
             "losses": self._losses,
             "gradient_norm": norm,
-            "clips": [[self._plain(batch, index) for batch in clip] for clip in self._clips],
+            "clips": [[self._plain(batch, index) for batch in clip] for clip in clips],
             "run": run_content(self.cfg, self.records.class_names, **state),
         }
 
@@ -147,6 +163,18 @@ class _Noted(NamedTuple):
     rate: float
     losses: dict[str, Tensor]
     image_ids: list[str]
+
+
+def _joined(parts: tuple[Clip, ...]) -> Clip:
+    """The rows of several processes as one clip."""
+    return [
+        Batch(
+            torch.cat([batch.images for batch in batches]),
+            [target for batch in batches for target in batch.targets],
+            torch.cat([batch.first for batch in batches]),
+        )
+        for batches in zip(*parts, strict=True)
+    ]
 
 
 def _targets(clip: Clip) -> list:

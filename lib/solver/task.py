@@ -1,20 +1,65 @@
 """What one training step computes: normalise, run the clip through the detector, average the losses."""
 
+import logging
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..layers.normalize import Normalize
+from ..layers.synced_norm import synchronise_norms
+from ..modeling.nets.interleaved import InterleavedBackbone
 from ..structures import Clip, Predictions
+from ..utils.distributed import is_together
 from ..utils.errors import UserError
 from ..utils.state import detach_state
+
+logger = logging.getLogger(__name__)
 
 
 def state_for(clip: Clip, state):
     """The recurrent state that a clip goes on from: none where all its rows begin, since the maps of what is over may
     have had another size."""
     return None if clip[0].first.all() else state
+
+
+class SharedTask:
+    """A task whose gradients the processes share; in one process alone the task as it is.
+
+    sync_norms: batch norms see the images of all processes, as far as all run the same parts of the model, which the
+    extractors that take turns do not.
+    """
+
+    def __init__(self, task: "DetectionTask", sync_norms: bool):
+        self.task, self._model = task, task
+        self._learning = None
+        takes_turns = isinstance(task.model.backbone, InterleavedBackbone)
+        self._norms_are_shared = sync_norms and not takes_turns
+        if is_together() and self._norms_are_shared:
+            synchronise_norms(task.model)
+        elif is_together() and sync_norms:
+            logger.info("TRAIN.SYNC_NORMS: not done where two extractors take turns; the norms of process 0 count")
+
+    def share(self) -> None:
+        """To be called whenever other parameters may learn than before."""
+        learning = [name for name, parameter in self.task.named_parameters() if parameter.requires_grad]
+        if is_together() and learning != self._learning:
+            self._learning = learning
+            self._model = DistributedDataParallel(
+                self.task,
+                broadcast_buffers=False,  # those of the main process count where norms are not shared
+                # A memory that is switched off, or an extractor whose turn it is not.
+                find_unused_parameters=self.task.model.neck.has_memory,
+                gradient_as_bucket_view=True,
+            )
+
+    def sharing(self, with_step: bool):
+        """The context of forward and backward: gradients are shared where a step follows, else they add up here."""
+        return nullcontext() if with_step or self._model is self.task else self._model.no_sync()
+
+    def __call__(self, *args):
+        return self._model(*args)
 
 
 class DetectionTask(nn.Module):

@@ -21,6 +21,7 @@ from ..modeling.model_builder import create_postprocess, has_sigmoid_scores
 from ..structures import Detections
 from ..utils.draw import WHITE, draw_boxes, image_grid
 from ..utils.errors import UserError
+from ..utils.files import write_whole
 from ..utils.page import Page
 from . import scene as scenes
 from .evaluate import evaluating
@@ -230,8 +231,7 @@ def _add_pictures(page: Page, topic: Topic) -> None:
 def _write_png(folder: Path, title: str, picture) -> Path:
     path = folder / (re.sub(r"\W+", "_", title).strip("_") + ".png")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        write_whole(path, cv2.imencode(".png", picture)[1].tobytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path

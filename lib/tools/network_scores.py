@@ -13,7 +13,7 @@ from ..solver.evaluate import Evaluator
 from ..solver.protocols import create_protocols
 from ..solver.run import checkpoints_to_test
 from ..solver.solver import Solver
-from ..structures import Detections
+from ..structures import Detections, Target
 from ..utils.errors import UserError
 
 POINT = 0.01
@@ -61,9 +61,9 @@ class NetworkTest:
         """
         names, protocols = tuple(self.records.class_names), create_protocols(self.cfg, self.records, whole=False)
 
-        def consume(found: list[Detections], batch) -> None:
+        def consume(found: list[Detections], targets: list[Target]) -> None:
             found = [Detections(d.boxes, d.scores, d.labels, names) for d in found]
-            protocols.update(found, batch.targets)
+            protocols.update(found, targets)
 
         count = min(self.cfg.TEST.BATCH_SIZE, len(self.records))
         blank = torch.zeros(count, 3, *self.cfg.MODEL.IMAGE_SIZE, dtype=torch.uint8, device=self.solver.device)

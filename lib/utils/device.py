@@ -6,15 +6,19 @@ from pathlib import Path
 
 import torch
 
+from .distributed import local_rank, num_launched
 from .errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def select_device(name: str) -> torch.device:
-    """The device called `name`; auto is the first GPU, or the CPU without one."""
+    """The device called `name`; auto is a GPU, or the CPU without one.  Of several processes on a host each
+    has a GPU of its own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and num_launched() > 1:
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

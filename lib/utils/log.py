@@ -2,14 +2,28 @@
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tqdm import tqdm
 
-from .errors import UserError
+from .distributed import launched_rank
+from .errors import UserError, one_line
+from .files import about_file
 
 ROOT = __name__.split(".")[0]
 """Name of the package's root logger: lib in a checkout, ssds where installed."""
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats records so that no name in them, of a file or a class, can steer the terminal that shows them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(one_line, super().format(record).split("\n")))
+
+
+PLAIN = PlainFormatter()
 
 
 class ScreenHandler(logging.Handler):
@@ -17,26 +31,57 @@ class ScreenHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(prefix + record.getMessage(), file=sys.stderr if prefix else sys.stdout)
-        (sys.stderr if prefix else sys.stdout).flush()
+        if launched_rank():
+            prefix = f"[process {launched_rank()}] {prefix}"
+        with suppress(OSError):  # a screen that is gone, or a full disk that it goes to, stops no run
+            tqdm.write(prefix + PLAIN.format(record), file=sys.stderr if prefix else sys.stdout)
+            (sys.stderr if prefix else sys.stdout).flush()
+
+
+class LogFile(logging.FileHandler):
+    """A file of the log; that it cannot be written any more is told once and stops nothing."""
+
+    def __init__(self, path):
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            reason = about_file(error, self.baseFilename).strerror
+            logging.getLogger(ROOT).warning(
+                "%s cannot be written (%s); the run goes on without", self.baseFilename, reason
+            )
+
+    def close(self) -> None:
+        with suppress(OSError):  # what it still held
+            super().close()
 
 
 def setup_logging(exp_dir=None) -> None:
-    """Send the package's log to the screen, and to log.txt of `exp_dir` (appended) where it is given."""
+    """Send the package's log to the screen, and to log.txt of `exp_dir` (appended) where it is given, there with the
+    details that only somebody who looks for a fault wants.
+
+    Of several processes the first tells all that, the others warnings on the screen.
+    """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show stops no run
     logger = logging.getLogger(ROOT)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    logger.addHandler(ScreenHandler())
-    if exp_dir is not None:
+    logger.addHandler(ScreenHandler(logging.WARNING if launched_rank() else logging.INFO))
+    if exp_dir is not None and not launched_rank():
         try:
             Path(exp_dir).mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(Path(exp_dir) / "log.txt", encoding="utf-8", errors="backslashreplace")
+            with TemporaryFile(dir=exp_dir):  # an old log may be writable in a folder that takes no new files
+                file = LogFile(Path(exp_dir) / "log.txt")
         except OSError as error:
             raise UserError(f"EXP_DIR: {exp_dir}: cannot be made or written to ({error.strerror})") from None
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(file)

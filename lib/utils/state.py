@@ -34,6 +34,18 @@ def reset_rows(state, first: Tensor):
     return map_state(reset, state)
 
 
+def join_rows(states: list):
+    """One state of the rows of several alike ones, in their order."""
+    some = states[0]
+    if isinstance(some, Tensor):
+        return torch.cat(states)
+    if isinstance(some, (tuple, list)):
+        return type(some)(join_rows(list(parts)) for parts in zip(*states, strict=True))
+    if isinstance(some, dict):
+        return {name: join_rows([state[name] for state in states]) for name in some}
+    return some
+
+
 def keep_rows(state, count: int):
     """The first `count` rows of the state: the others have come to their end."""
     return map_state(lambda part: part[:count], state)

@@ -138,6 +138,44 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
 
 
+WEIGHTS = {"a.weight": torch.linspace(-1, 1, 35).view(7, 5), "a.bias": torch.arange(6.0)}
+
+
+@pytest.mark.parametrize(
+    "content", [WEIGHTS, {"format": 1, "model": WEIGHTS, "config": {"SEED": 1}}], ids=["weights", "run"]
+)
+def test_a_flipped_bit_is_noticed_wherever_it_changes_what_is_read(tmp_path, content):
+    path = tmp_path / "a.pth"
+    ckpt.save_atomically(content, path)
+    data, noticed = path.read_bytes(), 0
+    folder, size = (8 * (data.index(b"PK\x01\x02") + at) + bit for at, bit in ((38, 4), (24, 6)))
+    bits = [folder, size, *range(0, 8 * len(data), 23)]  # by the first two torch gives what the memory holds
+    for bit in bits:
+        spoilt = bytearray(data)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(spoilt)
+        try:
+            assert same(ckpt.read_checkpoint(path), content), bit
+        except UserError as error:
+            noticed += "a.pth: not a readable checkpoint" in str(error)
+    assert noticed > len(bits) / 2
+
+
+def same(one, two) -> bool:
+    if isinstance(two, dict):
+        return isinstance(one, dict) and one.keys() == two.keys() and all(same(one[key], two[key]) for key in two)
+    return torch.equal(one, two) if isinstance(two, torch.Tensor) else one == two
+
+
+def test_weights_that_were_written_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(WEIGHTS, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(ckpt.read_checkpoint(tmp_path / "a.pth"), WEIGHTS)
+
+
 def test_numbered_checkpoints_are_found_in_order_and_old_ones_deleted(tmp_path):
     for name in ("p_epoch_10.pth", "p_epoch_2.pth", "p_epoch_3_iter_7.pth", "q_epoch_1.pth", "best.pth", "notes.txt"):
         (tmp_path / name).write_text("x")

@@ -20,7 +20,7 @@ def run(tiny, monkeypatch, caplog):
         monkeypatch.setattr(
             solver.scorer,
             "score",
-            lambda model, phase, step, epoch: {"mAP": scores[step // 5 - 1]},  # 5 steps an epoch
+            lambda model, phase, step, epoch, between: {"mAP": scores[step // 5 - 1]},  # 5 steps an epoch
         )
         caplog.clear()
         logging.getLogger("lib").propagate = True

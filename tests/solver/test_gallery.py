@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lib.dataset.detection import DetectionRecords
 from lib.evaluation import Protocols
-from lib.solver.film_strip import MAX_COLUMNS, FilmStrip
+from lib.solver.film_strip import MAX_COLUMNS, MAX_KEPT, FilmStrip
 from lib.solver.gallery import Gallery, draw_outcome
 from lib.solver.outcome_page import Scored, caption_of, write_outcome_page
 from lib.solver.outcomes import OutcomeKeeper
@@ -194,6 +194,15 @@ def test_a_film_strip_shows_the_first_and_the_last_of_many(tmp_path):
         strip.add(column(10 * epoch), epoch, 0.5)
     greys = shown(strip_of(tmp_path), MAX_COLUMNS)
     assert greys[0] == 10 and greys[-1] == 10 * (MAX_COLUMNS + 5) and greys == sorted(greys)
+
+
+def test_a_film_strip_of_a_long_run_keeps_a_few_columns_evenly_spread(tmp_path):
+    strip = FilmStrip(tmp_path)
+    for epoch in range(1, 4 * MAX_KEPT, 2):
+        strip.add([np.zeros((4, 8, 3), np.uint8)], epoch, 0.5)
+    epochs = sorted(int(path.stem[6:]) for path in (tmp_path / "film_strip").iterdir())
+    assert len(epochs) == MAX_KEPT and (epochs[0], epochs[-1]) == (1, 4 * MAX_KEPT - 1)
+    assert np.diff(epochs).max() <= 8  # evenly would be 4
 
 
 def test_a_film_strip_that_cannot_be_written_stops_nothing(tmp_path, caplog):

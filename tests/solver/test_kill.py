@@ -60,13 +60,17 @@ class Killer:
         time.sleep(self.rng.uniform(0, longest_delay))
         alive = process.poll() is None
         if alive:
-            with contextlib.suppress(OSError):
-                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-                self.workers |= set(map(int, children.split()))
+            self.note_workers(process)
             process.send_signal(signal.SIGKILL)
         status = process.wait()
         assert status in (0, -signal.SIGKILL)
         return alive
+
+    def note_workers(self, process: subprocess.Popen) -> None:
+        """Remember its child processes, to see later that none is left."""
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            self.workers |= set(map(int, children.split()))
 
     def finish(self) -> None:
         """Start the run until its end."""
@@ -137,26 +141,94 @@ def test_killed_and_started_again_ends_bit_equal(tiny, tmp_path, undisturbed):
         assert_workers_end(killer.workers)
 
 
-DIES_WHILE_SAVING = """
+DIES = """
 import io, os, signal, sys
 import torch
-
-save, calls = torch.save, []
-
-def half(content, file):
-    calls.append(file.name)
-    if len(calls) == int(sys.argv[1]):
-        whole = io.BytesIO()
-        save(content, whole)
-        file.write(whole.getvalue()[: whole.tell() // 2])
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(content, file)
-
-torch.save = half
+from torch.utils.data import get_worker_info
 from lib.commands import train
-train(["--cfg", sys.argv[2]])
+from lib.dataset.detection import DetectionDataset
+from lib.evaluation import Protocols
+from lib.solver import checkpoint, evaluate, solver, writer
+from lib.utils import files
+
+moment, wanted, config = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+calls = []
+
+def die():
+    if get_worker_info() is not None:
+        os.kill(os.getppid(), signal.SIGKILL)
+        os._exit(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def is_due(*_):
+    calls.append(1)
+    return len(calls) == wanted
+
+def before(owner, name, counts=lambda *arguments: True):
+    function = getattr(owner, name)
+    def deadly(*arguments, **options):
+        if counts(*arguments) and is_due():
+            die()
+        return function(*arguments, **options)
+    setattr(owner, name, deadly)
+
+def after(owner, name):
+    function = getattr(owner, name)
+    def deadly(*arguments, **options):
+        result = function(*arguments, **options)
+        if is_due():
+            die()
+        return result
+    setattr(owner, name, deadly)
+
+def while_saving(name):
+    save = torch.save
+    def half(content, file):
+        if name in file.name and is_due():
+            whole = io.BytesIO()
+            save(content, whole)
+            file.write(whole.getvalue()[: whole.tell() // 2])
+            file.flush()
+            die()
+        save(content, file)
+    torch.save = half
+
+def half_a_line(log, record):
+    if is_due():
+        log._json.write('{"time": 1, "st')
+        log._json.flush()
+        die()
+    add_line(log, record)
+
+add_line = writer.RunWriter._add_line
+if moment == "log":
+    writer.RunWriter._add_line = half_a_line
+{
+    "opening": lambda: before(solver, "create_records"),
+    "loading": lambda: before(DetectionDataset, "_load"),
+    "step": lambda: after(torch.optim.Optimizer, "zero_grad"),
+    "saving": lambda: while_saving(".pth"),
+    "best": lambda: while_saving("best.pth"),
+    "saved": lambda: before(files.os, "replace", lambda source, target: str(target).endswith(".pth")),
+    "tidying": lambda: before(checkpoint, "delete_old_checkpoints"),
+    "evaluation": lambda: before(evaluate, "_to_cpu"),
+    "figures": lambda: before(Protocols, "compute"),
+    "log": lambda: None,
+}[moment]()
+sys.exit(train(["--cfg", config]))
 """
+"""A training that is killed at the n-th time that it comes to a moment."""
+
+MOMENTS = {
+    "start": 0, "opening": 2, "loading": 30, "step": 6, "saving": 6, "best": 1, "saved": 6, "tidying": 4,
+    "evaluation": 30, "figures": 2, "log": 8, "anywhere": 0,
+}  # fmt: skip
+"""The moments, and the largest n of each; "start" and "anywhere" are killed from outside."""
+
+
+def dying(moment: str, number: int, file: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", DIES, moment, str(number), str(file)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("call, unfinished", [(4, "best.pth"), (8, "_epoch_2.pth")])
@@ -165,9 +237,7 @@ def test_killed_while_saving_ends_bit_equal(tiny, tmp_path, undisturbed, call, u
     whole = undisturbed(tiny, 3)
     cfg = tiny(*SETTINGS)
     save_config(cfg, tmp_path / "x.yml")
-    command = [sys.executable, "-c", DIES_WHILE_SAVING, str(call), str(tmp_path / "x.yml")]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
-    assert done.returncode == -signal.SIGKILL
+    assert dying("saving", call, tmp_path / "x.yml").wait() == -signal.SIGKILL
     (partial,) = (tmp_path / "run").glob("*.partial")
     assert partial.name.endswith(f"{unfinished}.partial")
     Solver(cfg).run()
@@ -175,19 +245,57 @@ def test_killed_while_saving_ends_bit_equal(tiny, tmp_path, undisturbed, call, u
     assert_tidy(tmp_path / "run")
 
 
+KILLS = int(os.environ.get("SSDS_TEST_KILLS", "24"))
+"""Kills of the test below, with and without workers together."""
+STEPS_AT_RISK = 2
+"""Optimizer steps between two checkpoints of SETTINGS."""
+
+
+class Survivor(Killer):
+    """Kills at moments of every kind in turn, and looks after each what is left."""
+
+    def __init__(self, cfg, folder: Path, seed: int):
+        super().__init__(cfg, folder, seed)
+        self.reached = 0
+
+    def kill_at(self, moment: str) -> None:
+        """Start the run and see it killed; a moment that does not come before the end is an error."""
+        if moment == "anywhere":
+            assert self.kill_after(int(self.rng.integers(1, 7)), 0.2), "the run ended before all kills were done"
+        elif moment == "start":
+            assert self.kill_after(0, 4.0), "the run ended before all kills were done"
+        else:
+            process = dying(moment, int(self.rng.integers(1, MOMENTS[moment] + 1)), self.file)
+            while process.poll() is None:
+                self.note_workers(process)
+                time.sleep(0.05)
+            assert process.returncode == -signal.SIGKILL, (moment, "the run ended before all kills were done")
+
+    def look(self) -> None:
+        """Every checkpoint can be read, and no more is lost than the steps since the last one."""
+        positions = [ckpt.read_checkpoint(path)["position"] for _, path in ckpt.epoch_checkpoints(self.run)]
+        if (self.run / "best.pth").exists():
+            ckpt.read_checkpoint(self.run / "best.pth")
+        saved = max((position["step"] for position in positions), default=0)
+        log = read_log(self.run / "log.jsonl") if (self.run / "log.jsonl").exists() else []
+        trained = max((line["step"] for line in log if "Train/loss" in line), default=0)
+        assert trained - saved <= STEPS_AT_RISK and saved >= self.reached
+        self.reached = saved
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("workers, kills", [(0, 10), (2, 10)])
+@pytest.mark.parametrize("workers, kills", [(0, KILLS - KILLS // 2), (2, KILLS // 2)])
 def test_killed_many_times_ends_bit_equal(tiny, tmp_path, undisturbed, workers, kills):
-    """Kills fall into starting, loading, steps, evaluations and saves, as the seed draws them."""
-    whole = undisturbed(tiny, 12)
-    cfg = tiny(*SETTINGS, "TRAIN.MAX_EPOCHS=12", f"DATASET.NUM_WORKERS={workers}")
-    killer = Killer(cfg, tmp_path, seed=workers)
-    done = 0
-    while done < kills:
-        lines = int(killer.rng.integers(0, 7))
-        assert killer.kill_after(lines, 0.2 if lines else 4.0), "the run ended before all kills were done"
-        done += 1
-    killer.finish()
+    """Kills fall into starting, opening and loading data, steps, saves, evaluations and logging in turn, at times that
+    the seed draws."""
+    epochs = max(12, 2 * kills)
+    whole = undisturbed(tiny, epochs)
+    cfg = tiny(*SETTINGS, f"TRAIN.MAX_EPOCHS={epochs}", f"DATASET.NUM_WORKERS={workers}")
+    survivor = Survivor(cfg, tmp_path, seed=workers)
+    for number in range(kills):
+        survivor.kill_at(list(MOMENTS)[number % len(MOMENTS)])
+        survivor.look()
+    survivor.finish()
     assert_same_end(whole, tmp_path / "run")
     assert_tidy(tmp_path / "run")
-    assert_workers_end(killer.workers)
+    assert_workers_end(survivor.workers)

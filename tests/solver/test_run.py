@@ -112,6 +112,24 @@ def test_a_run_whose_checkpoints_are_all_unreadable_is_not_begun_anew(tiny, tmp_
         Solver(tiny("TRAIN.TRACK_MAP=False")).run()
 
 
+@pytest.mark.parametrize("spoil", [cut, flip_a_byte])
+def test_an_unreadable_best_is_put_aside_and_chosen_anew(tiny, tmp_path, caplog, spoil):
+    run = tmp_path / "run"
+    Solver(tiny(*SCORED, "TRAIN.MAX_EPOCHS=1")).run()
+    spoil(run / "best.pth")
+    with pytest.raises(UserError, match="best.pth: not a readable checkpoint"):
+        Solver(tiny("PHASE=test", "TEST.CHECKPOINT=best")).run()
+    solver = Solver(tiny(*SCORED))
+    logging.getLogger("lib").propagate = True
+    solver.run()
+    assert (
+        "best.pth: not a readable checkpoint" in caplog.text
+        and "the next evaluation chooses the best anew" in caplog.text
+    )
+    assert ckpt.read_checkpoint(run / "best.pth")["position"]["epoch"] == 2
+    assert [path.name for path in (run / "set_aside").iterdir()] == ["best.pth"]
+
+
 def test_going_back_with_resume_puts_the_later_course_aside(tiny, tmp_path):
     run = tmp_path / "run"
     Solver(tiny(*SCORED, "TRAIN.MAX_EPOCHS=3", "TRAIN.CHECKPOINTS_KEPT=2", "SEED=1")).run()
