@@ -3,8 +3,8 @@
 
     make bench        or        python experiments/bench.py [--seconds 2]
 
-Every row is the median of repeated runs in one process, of the last two one run; "one core" rows run with a single
-thread.  A ratio of 1 or less meets the target.  The targets are for two cores of a server processor; those of
+Every row is the median of repeated runs in one process, those in seconds are one run; "one core" rows run with a
+single thread.  A ratio of 1 or less meets the target.  The targets are for two cores of a server processor; those of
 augmentation, loss and post-processing are a sixth, two fifths and a twentieth (untrained) or sixtieth (trained) of what
 the code of the reference family takes there.
 """
@@ -25,8 +25,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from experiments.bench_training import PAIRS, rates
 from lib.config import load_config
-from lib.dataset.dataset_factory import create_loader, num_workers
+from lib.dataset.dataset_factory import create_loader, create_records, num_workers
 from lib.dataset.shapes import Parameters, draw_scene, write_dataset
 from lib.dataset.transforms import create_transforms
 from lib.evaluation import Protocols, to_results
@@ -103,6 +104,31 @@ def data_rows(seconds: float):
     yield Row("stack 32 images", "one core", median_ms(lambda: torch.from_numpy(np.stack(batch)), seconds), 4.0)
 
 
+XML = (
+    "<annotation><size><width>80</width><height>60</height><depth>3</depth></size><object><name>cat</name><bndbox>"
+    "<xmin>11</xmin><ymin>21</ymin><xmax>41</xmax><ymax>51</ymax></bndbox></object></annotation>"
+)
+
+
+def opening_rows(_):
+    """Opening 20,000 images with VOC annotations: every file is read, or compared with what the cache keeps of it."""
+    jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))[1].tobytes()
+    with tempfile.TemporaryDirectory() as folder:
+        root, names = Path(folder) / "data", [f"{number:06d}" for number in range(20_000)]
+        for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (root / part).mkdir(parents=True)
+        for name in names:
+            (root / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg)
+            (root / "Annotations" / f"{name}.xml").write_text(XML)
+        (root / "ImageSets" / "Main" / "train.txt").write_text("\n".join(names))
+        cfg = load_config(None, ["DATASET.DATASET=custom", f"DATASET.DATASET_DIR={root}", "DATASET.TRAIN_SETS=train",
+                                 f"EXP_DIR={folder}/run"])  # fmt: skip
+        for what, target in (("open 20,000 images for the first time", None), ("open them from the cache", 10.0)):
+            start = time.perf_counter()
+            create_records(cfg, "train")
+            yield Row(what, "all cores", time.perf_counter() - start, target, "s")
+
+
 def loss_row(seconds: float):
     """Matching, mining and both losses of SSD300, forward and backward."""
     cfg = load_config(None, VGG)
@@ -161,6 +187,18 @@ def training_rows(seconds: float):
         yield Row("training step with its data", "all cores", BATCH * 1e3 / whole, 10.0, "img/s")
         yield Row("part of it spent waiting for data", "all cores", 1e5 * statistics.median(waits) / whole, 2.0, "%")
         loader.close()
+
+
+def torchvision_rows(_):
+    """Whole steps here and with torchvision's detectors."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_dataset(Path(folder) / "shapes", Parameters(64, 1, 1, size=554), num_workers=0)
+        for name, pair in PAIRS.items():
+            found = rates(pair, Path(folder) / "shapes", training_step)
+            (ours, waiting), (theirs, _) = found["ours"], found["torchvision"]
+            yield Row(f"torchvision: training step, {name}", "all cores", theirs, None, "img/s")
+            yield Row(f"ours: training step, {name}", "all cores", ours, 1.5 * theirs, "img/s")
+            yield Row("part of it spent waiting for data", "all cores", 100 * waiting, 2.0, "%")
 
 
 def clips_for_ever(loader):
@@ -288,7 +326,10 @@ def main() -> int:
     cv2.setNumThreads(1)
     print(f"torch {torch.__version__}, {threads} threads, OpenCV {cv2.__version__}\n")
     print(f"{'what':<47}{'on':<11}{'measured':>14}{'target':>9}{'ratio':>8}")
-    for rows in (data_rows, loss_row, postprocess_rows, training_rows, inference_rows, scoring_rows):
+    for rows in (
+        data_rows, opening_rows, loss_row, postprocess_rows, training_rows, torchvision_rows, inference_rows,
+        scoring_rows,
+    ):  # fmt: skip
         torch.set_num_threads(1 if rows in (data_rows, postprocess_rows) else threads)
         for row in rows(seconds):
             held_to = "" if row.target is None else f"{row.target:>9.1f}{row.ratio:>8.2f}"
