@@ -180,7 +180,9 @@ def test_resumes_in_mid_epoch_with_as_many_and_with_more_processes(tiny, tmp_pat
     finished(torchrun(2, "train.py", *written(cfg, tmp_path, "stopped")))
     out, _ = finished(torchrun(3, "train.py", *written(cfg, tmp_path, "more")))
     assert "the checkpoint is of 2 processes, now there are 3" in out
-    whole, again, more = (ckpt.read_checkpoint(ckpt.last_checkpoint(tmp_path / n)) for n in ("whole", "stopped", "more"))
+    whole, again, more = (
+        ckpt.read_checkpoint(ckpt.last_checkpoint(tmp_path / name)) for name in ("whole", "stopped", "more")
+    )
     for part in whole.keys() - {"config"}:
         assert equal(whole[part], again[part]), part
     assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "more"), rel=0.05)
@@ -270,9 +272,10 @@ def test_a_hang_is_noticed_with_the_stack_of_every_process(tiny, tmp_path):
 
 
 def can_have_namespaces() -> bool:
-    return bool(shutil.which("ip")) and os.geteuid() == 0 and not subprocess.run(
-        ["ip", "netns", "add", "ssds_probe"], capture_output=True
-    ).returncode and not subprocess.run(["ip", "netns", "delete", "ssds_probe"], capture_output=True).returncode  # fmt: skip
+    if not shutil.which("ip") or os.geteuid() != 0:
+        return False
+    done = [subprocess.run(["ip", "netns", act, "ssds_probe"], capture_output=True) for act in ("add", "delete")]
+    return not any(process.returncode for process in done)
 
 
 @pytest.mark.slow

@@ -90,7 +90,8 @@ def test_processes_together():
     for found in (first, second, third):
         torch.testing.assert_close(found["gradients"], [p.grad for p in whole.parameters()], rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(found["statistics"], dict(whole.named_buffers()), rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(found["evaluated"], copy.deepcopy(whole).eval()(images()).detach(), rtol=1e-10, atol=1e-10)
+        evaluated = copy.deepcopy(whole).eval()(images()).detach()
+        torch.testing.assert_close(found["evaluated"], evaluated, rtol=1e-10, atol=1e-10)
 
 
 def test_one_alone_talks_to_itself():
